@@ -1,0 +1,93 @@
+"""The raw table: original, unmodified bytes of every candidate file, in Parquet shards that are read as a stream.
+
+Columns: `path` (inside the source), `label` (class folder, lower case), `split` (predefined: train, val, test or
+empty), `content` (the file's bytes).
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA = pa.schema(
+    [("path", pa.string()), ("label", pa.string()), ("split", pa.string()), ("content", pa.large_binary())]
+)
+SHARD_BYTES = 64 * 2**20
+ROW_GROUP_BYTES = 8 * 2**20  # what a reader holds in memory at a time
+
+
+class RawRecord(NamedTuple):
+    """One candidate file as the source has it."""
+
+    path: str
+    label: str
+    split: str
+    content: bytes
+
+
+def write_shards(records: Iterable[RawRecord], out_dir: Path) -> int:
+    """Write the records, in their order, to `raw-00000.parquet` and so on; return how many there were."""
+    shard = _Shards(out_dir)
+    group: list[RawRecord] = []
+    group_bytes = count = 0
+    for record in records:
+        group.append(record)
+        group_bytes += len(record.content)
+        count += 1
+        if group_bytes >= ROW_GROUP_BYTES:
+            shard.write(group, group_bytes)
+            group, group_bytes = [], 0
+    if group:
+        shard.write(group, group_bytes)
+    shard.close()
+    return count
+
+
+def shard_paths(raw_dir: Path) -> list[Path]:
+    """Return the shards in order."""
+    return sorted(raw_dir.glob("raw-*.parquet"))
+
+
+def read_shard(shard: Path) -> Iterator[RawRecord]:
+    """Yield a shard's records, holding one row group in memory."""
+    with pq.ParquetFile(shard) as file:
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, use_threads=False)
+            for row in zip(*(table.column(name) for name in SCHEMA.names), strict=True):
+                yield RawRecord(*(value.as_py() for value in row))
+
+
+def count_records(raw_dir: Path) -> int:
+    """Return the number of records, from the shards' footers."""
+    return sum(pq.read_metadata(shard).num_rows for shard in shard_paths(raw_dir))
+
+
+class _Shards:
+    """Writes row groups, starting a new shard when one is full."""
+
+    def __init__(self, out_dir: Path) -> None:
+        self._out_dir, self._number, self._bytes = out_dir, 0, 0
+        self._writer: pq.ParquetWriter | None = None
+
+    def write(self, group: list[RawRecord], group_bytes: int) -> None:
+        if self._writer is None or self._bytes >= SHARD_BYTES:
+            self.close()
+            path = self._out_dir / f"raw-{self._number:05d}.parquet"
+            # Photos are compressed already: a codec would cost time and save nothing.
+            self._writer = pq.ParquetWriter(
+                path, SCHEMA, compression="none", use_dictionary=["label", "split"]
+            )
+            self._number, self._bytes = self._number + 1, 0
+        columns = [
+            pa.array(column, field.type)
+            for column, field in zip(zip(*group, strict=True), SCHEMA, strict=True)
+        ]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=SCHEMA))
+        self._bytes += group_bytes
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

@@ -1,0 +1,115 @@
+"""The shell around every stage: its command line, its log, its exit code, and outputs that appear whole or not at all."""
+
+import argparse
+import ctypes
+import logging
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SCRATCH = Path(
+    ".pawline"
+)  # unfinished work, so that an interrupted stage carries on; never an input of a stage
+
+
+class PawlineError(Exception):
+    """Something the user can put right: the message is the one line they read, and says what to do next."""
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """Return a stage's argument parser: its help is the module's docstring, `--params` is already there."""
+    stage_parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    stage_parser.add_argument(
+        "--params", type=Path, default=Path("params.yaml"), help="parameters (default: %(default)s)"
+    )
+    return stage_parser
+
+
+def add_path(stage_parser: argparse.ArgumentParser, flag: str, default: str, text: str) -> None:
+    """Add a path option whose help ends with its default."""
+    stage_parser.add_argument(flag, type=Path, default=Path(default), help=f"{text} (default: %(default)s)")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage's `main`: log lines to stdout, a `PawlineError` as one line on stderr, and an exit code.
+
+    Exit codes: 0 done, 1 a `PawlineError`, 130 interrupted from the keyboard.
+    """
+    _die_with_parent()
+    # A polite kill unwinds like Ctrl-C, so that temporary files go.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    try:
+        main()
+    except PawlineError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted: the next run carries on from here\n")
+        sys.exit(130)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end this process when DVC is killed: an orphan would write outputs under the next run's feet."""
+    if sys.platform == "linux" and "DVC_STAGE" in os.environ:
+        pr_set_pdeathsig = 1  # linux/prctl.h
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+
+
+@contextmanager
+def whole_dir(out_dir: Path) -> Iterator[Path]:
+    """Yield a fresh folder that replaces `out_dir` when the block ends well, and vanishes when it does not."""
+    unfinished = out_dir.with_name(f".{out_dir.name}.unfinished")
+    _remove(unfinished)
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        _remove(out_dir)
+        unfinished.replace(out_dir)
+    finally:
+        _remove(unfinished)
+
+
+@contextmanager
+def whole_file(out_path: Path) -> Iterator[Path]:
+    """Yield a temporary path (same suffix) that replaces `out_path` when the block ends well."""
+    out_path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = out_path.with_name(f".unfinished.{out_path.name}")
+    try:
+        yield unfinished
+        unfinished.replace(out_path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_dir(stage_name: str, key: str) -> Iterator[Path]:
+    """Yield a folder that outlives an interrupted run of a stage and goes when the stage ends well.
+
+    Args:
+        stage_name: The stage; unfinished work of its other keys is removed.
+        key: A digest of everything the work depends on, so that only the same work is carried on.
+    """
+    stage_scratch = SCRATCH / stage_name
+    for other in stage_scratch.glob("*"):
+        if other.name != key:
+            _remove(other)
+    folder = stage_scratch / key
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    _remove(stage_scratch)
+    if SCRATCH.exists() and not any(SCRATCH.iterdir()):
+        SCRATCH.rmdir()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
