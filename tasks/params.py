@@ -16,9 +16,7 @@ from ruamel.yaml.error import YAMLError
 
 from tasks.stage import PawlineError
 
-BACKBONE_LAYERS = {
-    "MobileNetV2": 154
-}  # len(keras.applications.<name>().layers) without the top; a test compares
+BACKBONE_LAYERS = {"MobileNetV2": 154}  # len(keras.applications.<name>().layers) without the top; a test compares
 
 Share = Annotated[float, Field(ge=0, le=1)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
@@ -37,16 +35,10 @@ class DataParams(Section):
     """Where the photos come from."""
 
     source: Literal["synthetic", "archive", "directory", "tfds"]
-    path: str | None = Field(
-        description="archive: file or http(s) URL; directory: folder; tfds: its data_dir"
-    )
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
-        description="archive: expected digest"
-    )
+    path: str | None = Field(description="archive: file or http(s) URL; directory: folder; tfds: its data_dir")
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(description="archive: expected digest")
     tfds_name: str = Field(min_length=1, description="tfds: data set name, with :version to pin one")
-    synthetic_images: int = Field(
-        ge=40, le=100_000, description="synthetic: pictures drawn, defects included"
-    )
+    synthetic_images: int = Field(ge=40, le=100_000, description="synthetic: pictures drawn, defects included")
 
     @model_validator(mode="after")
     def _path_is_given(self) -> "DataParams":
@@ -75,17 +67,11 @@ class ValidateParams(Section):
     """What makes a photo fit to train on, and a data set fit to go on with."""
 
     min_side_px: int = Field(ge=1, le=1024, description="a shorter side is too small")
-    max_pixels: int = Field(
-        ge=10_000, le=500_000_000, description="more is refused from the header, undecoded"
-    )
+    max_pixels: int = Field(ge=10_000, le=500_000_000, description="more is refused from the header, undecoded")
     blank_max_stddev: float = Field(ge=0, le=64, description="gray levels; a flatter image is blank")
-    near_duplicate_bits: int = Field(
-        ge=0, le=20, description="perceptual hashes this close are near-duplicates"
-    )
+    near_duplicate_bits: int = Field(ge=0, le=20, description="perceptual hashes this close are near-duplicates")
     splits: SplitShares
-    keep: tuple[str, ...] = Field(
-        strict=False, description="ids a person decided to keep, whatever the rules say"
-    )
+    keep: tuple[str, ...] = Field(strict=False, description="ids a person decided to keep, whatever the rules say")
     reject: tuple[str, ...] = Field(strict=False, description="ids a person decided to reject")
     max_reject_share: Share = Field(description="more quarantined than this stops the pipeline")
     min_images_per_class: int = Field(ge=1, description="fewer in the source stops the pipeline")
@@ -127,9 +113,7 @@ class FeaturesParams(Section):
     """How the frozen part is computed: by which engine, for how many views of each training image."""
 
     engine: Literal["auto", "openvino", "tensorflow"]
-    precision: Literal["auto", "bfloat16", "float32"] = Field(
-        description="auto: bfloat16 where the processor has it"
-    )
+    precision: Literal["auto", "bfloat16", "float32"] = Field(description="auto: bfloat16 where the processor has it")
     views: int = Field(ge=1, le=50, description="augmented views of each training image")
     seed: Seed
     augment: AugmentParams
@@ -138,9 +122,7 @@ class FeaturesParams(Section):
 class TrainHeadParams(Section):
     """Stage 1: the head on pooled vectors of the frozen backbone."""
 
-    output: Literal["auto", "sigmoid", "softmax"] = Field(
-        description="auto: sigmoid for two classes, else softmax"
-    )
+    output: Literal["auto", "sigmoid", "softmax"] = Field(description="auto: sigmoid for two classes, else softmax")
     dropout: float = Field(ge=0, lt=1)
     learning_rate: LearningRate
     epochs: Epochs

@@ -50,7 +50,9 @@ class Progress:
             return f"{self._what}: {self._done:,} {self._unit}, {rate:,.0f}/s"
         left = (self._total - self._done) / max(rate, 1e-9)
         share = self._done / max(self._total, 1)
-        return f"{self._what}: {self._done:,}/{self._total:,} {self._unit} ({share:.0%}), {rate:,.0f}/s, {left:.0f} s left"
+        return (
+            f"{self._what}: {self._done:,}/{self._total:,} {self._unit} ({share:.0%}), {rate:,.0f}/s, {left:.0f} s left"
+        )
 
 
 def track(items: Iterable[T], what: str, *, total: int | None, unit: str = "images") -> Iterator[T]:

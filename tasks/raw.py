@@ -76,14 +76,9 @@ class _Shards:
             self.close()
             path = self._out_dir / f"raw-{self._number:05d}.parquet"
             # Photos are compressed already: a codec would cost time and save nothing.
-            self._writer = pq.ParquetWriter(
-                path, SCHEMA, compression="none", use_dictionary=["label", "split"]
-            )
+            self._writer = pq.ParquetWriter(path, SCHEMA, compression="none", use_dictionary=["label", "split"])
             self._number, self._bytes = self._number + 1, 0
-        columns = [
-            pa.array(column, field.type)
-            for column, field in zip(zip(*group, strict=True), SCHEMA, strict=True)
-        ]
+        columns = [pa.array(column, field.type) for column, field in zip(zip(*group, strict=True), SCHEMA, strict=True)]
         self._writer.write_table(pa.Table.from_arrays(columns, schema=SCHEMA))
         self._bytes += group_bytes
 

@@ -11,9 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SCRATCH = Path(
-    ".pawline"
-)  # unfinished work, so that an interrupted stage carries on; never an input of a stage
+SCRATCH = Path(".pawline")  # unfinished work, so that an interrupted stage carries on; never an input of a stage
 
 
 class PawlineError(Exception):
@@ -22,9 +20,7 @@ class PawlineError(Exception):
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """Return a stage's argument parser: its help is the module's docstring, `--params` is already there."""
-    stage_parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    stage_parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     stage_parser.add_argument(
         "--params", type=Path, default=Path("params.yaml"), help="parameters (default: %(default)s)"
     )

@@ -1,0 +1,25 @@
+"""What the tests share: where the real photos are, and a folder to work in."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real photos, or a skip that says how to provide them."""
+    folder = Path(os.environ.get("PAWLINE_SHARED_DATA", ROOT / ".." / "shared" / "data")).resolve()
+    if not (folder / "petimages.zip").exists():
+        pytest.skip("real photos not found: set PAWLINE_SHARED_DATA to the folder that holds petimages.zip")
+    return folder
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder with a cache of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".user-cache"))
+    return tmp_path
