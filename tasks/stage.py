@@ -1,4 +1,4 @@
-"""The shell around every stage: its command line, its log, its exit code, and outputs that appear whole or not at all."""
+"""The shell around every stage: command line, log, exit code, and outputs that appear whole or not at all."""
 
 import argparse
 import ctypes
