@@ -71,7 +71,9 @@ class ValidateParams(Section):
     blank_max_stddev: float = Field(ge=0, le=64, description="gray levels; a flatter image is blank")
     near_duplicate_bits: int = Field(ge=0, le=20, description="perceptual hashes this close are near-duplicates")
     splits: SplitShares
-    keep: tuple[str, ...] = Field(strict=False, description="ids a person decided to keep, whatever the rules say")
+    keep: tuple[str, ...] = Field(
+        strict=False, description="ids to keep whatever the rules say; ID:label in a conflict"
+    )
     reject: tuple[str, ...] = Field(strict=False, description="ids a person decided to reject")
     max_reject_share: Share = Field(description="more quarantined than this stops the pipeline")
     min_images_per_class: int = Field(ge=1, description="fewer in the source stops the pipeline")
@@ -107,6 +109,7 @@ class AugmentParams(Section):
     shift: float = Field(ge=0, lt=1, description="share of width and height, drawn from [-x, x]")
     shear_degrees: float = Field(ge=0, lt=90, description="angle drawn from [-x, x]")
     contrast: float = Field(ge=0, lt=1, description="factor drawn from [1 - x, 1 + x]")
+    fill: Literal["reflect", "nearest"] = Field(description="what shows beyond the edge")
 
 
 class FeaturesParams(Section):

@@ -50,13 +50,44 @@ def shard_paths(raw_dir: Path) -> list[Path]:
     return sorted(raw_dir.glob("raw-*.parquet"))
 
 
+class Chunk(NamedTuple):
+    """A piece of the table that one worker holds in memory at a time."""
+
+    shard: Path
+    row_group: int
+    records: int
+
+    def __str__(self) -> str:
+        return f"{self.shard} row group {self.row_group}"
+
+
+def list_chunks(raw_dir: Path) -> list[Chunk]:
+    """Return the row groups of all shards in order, from the shards' footers."""
+    return [
+        Chunk(shard, group, footer.row_group(group).num_rows)
+        for shard in shard_paths(raw_dir)
+        for footer in [pq.read_metadata(shard)]
+        for group in range(footer.num_row_groups)
+    ]
+
+
+def read_chunk(chunk: Chunk) -> Iterator[RawRecord]:
+    """Yield a row group's records."""
+    with pq.ParquetFile(chunk.shard) as file:
+        yield from _records(file, chunk.row_group)
+
+
 def read_shard(shard: Path) -> Iterator[RawRecord]:
     """Yield a shard's records, holding one row group in memory."""
     with pq.ParquetFile(shard) as file:
         for group in range(file.num_row_groups):
-            table = file.read_row_group(group, use_threads=False)
-            for row in zip(*(table.column(name) for name in SCHEMA.names), strict=True):
-                yield RawRecord(*(value.as_py() for value in row))
+            yield from _records(file, group)
+
+
+def _records(file: pq.ParquetFile, group: int) -> Iterator[RawRecord]:
+    table = file.read_row_group(group, use_threads=False)
+    for row in zip(*(table.column(name) for name in SCHEMA.names), strict=True):
+        yield RawRecord(*(value.as_py() for value in row))
 
 
 def count_records(raw_dir: Path) -> int:

@@ -2,6 +2,8 @@
 
 import argparse
 import ctypes
+import hashlib
+import json
 import logging
 import os
 import shutil
@@ -10,6 +12,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from pydantic import BaseModel
 
 SCRATCH = Path(".pawline")  # unfinished work, so that an interrupted stage carries on; never an input of a stage
 
@@ -102,6 +106,20 @@ def scratch_dir(stage_name: str, key: str) -> Iterator[Path]:
     _remove(stage_scratch)
     if SCRATCH.exists() and not any(SCRATCH.iterdir()):
         SCRATCH.rmdir()
+
+
+def digest_inputs(params: BaseModel, *folders: Path) -> str:
+    """Digest parameters and the files of folders: the key of a stage's unfinished work."""
+    digest = hashlib.sha256(params.model_dump_json().encode())
+    for path in (path for folder in folders for path in sorted(folder.iterdir())):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def write_json(value: object, path: Path) -> None:
+    """Write JSON with sorted keys, for people and for diffs."""
+    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _remove(path: Path) -> None:

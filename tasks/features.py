@@ -1,0 +1,162 @@
+"""Stage `features`: what is frozen is computed once, for every evaluation image and N views of every training image.
+
+reads   data/tfrecords/, models/backbone/, params.yaml: features, image, fine_tune.unfrozen_layers
+writes  data/features/ (pooled vectors for stage 1, boundary tensors for stage 2, manifest.json)
+
+python -m tasks.features    (about 200 views a second on two cores; an interrupted run carries on at its last shard)
+"""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from tasks import stage
+from tasks.feature_store import shard_name
+from tasks.image_table import SPLITS
+from tasks.params import FeaturesParams, ImageParams, load_section, load_value
+from tasks.progress import Progress
+
+if TYPE_CHECKING:  # TensorFlow takes seconds to import
+    from tasks.engines import Engine
+    from tasks.model import Boundary
+    from tasks.records import Batch
+
+log = logging.getLogger(__name__)
+
+
+class FrozenPart(NamedTuple):
+    """What every shard is computed with."""
+
+    engine: "Engine"
+    boundary: "Boundary | None"
+    params: FeaturesParams
+
+
+def features(
+    *,
+    tfrecords_dir: Path,
+    backbone_dir: Path,
+    features_dir: Path,
+    params: FeaturesParams,
+    image: ImageParams,
+    unfrozen_layers: int,
+) -> None:
+    """Compute the pooled vectors and boundary tensors shard by shard and describe them in `manifest.json`."""
+    from tasks import records
+
+    frozen, manifest = prepare(backbone_dir, params, image, unfrozen_layers)
+    sizes = records.split_sizes(tfrecords_dir)
+    manifest |= {"labels": records.read_labels(tfrecords_dir), "images": sizes}
+    views = sum(count * _views_of(split, params) for split, count in sizes.items())
+    key = stage.digest_inputs(params, tfrecords_dir, backbone_dir) + f"-{unfrozen_layers}"
+    with stage.scratch_dir("features", key) as scratch, Progress("features", total=views, unit="views") as progress:
+        for split in SPLITS:
+            for number, shard in enumerate(records.shard_paths(tfrecords_dir, split)):
+                _compute_shard(shard, split, number, frozen, scratch, progress)
+        stage.write_json(manifest, scratch / "manifest.json")
+        with stage.whole_dir(features_dir) as unfinished:
+            for path in sorted(scratch.glob("*.*")):
+                shutil.move(path, unfinished / path.name)
+    log.info(
+        "features: %s views by %s %s, cut at %s, in %s",
+        f"{views:,}",
+        manifest["engine"],
+        manifest["precision"],
+        manifest["boundary"] or "the end (nothing to fine-tune)",
+        features_dir,
+    )
+
+
+def prepare(
+    backbone_dir: Path, params: FeaturesParams, image: ImageParams, unfrozen_layers: int
+) -> tuple[FrozenPart, dict[str, Any]]:
+    """Load the backbone, find the freeze boundary and choose the engine; return them and the manifest about them."""
+    from tasks import engines, model, witness
+
+    network = model.load_backbone(backbone_dir, image.size_px)
+    boundary = model.freeze_boundary(network, unfrozen_layers) if unfrozen_layers else None
+    engine = engines.choose_engine(network, boundary, engine=params.engine, precision=params.precision)
+    network.trainable = False
+    manifest = {
+        "backbone": network.name,
+        "backbone_digest": witness.digest_of(witness.frozen_digests(network)),
+        "size_px": image.size_px,
+        "boundary": boundary.layer if boundary else None,
+        "engine": engine.name,
+        "precision": engine.precision,
+        "views": params.views,
+    }
+    return FrozenPart(engine, boundary, params), manifest
+
+
+def _views_of(split: str, params: FeaturesParams) -> int:
+    return params.views if split == "train" else 1
+
+
+def _compute_shard(shard: Path, split: str, number: int, frozen: FrozenPart, scratch: Path, progress: Progress) -> None:
+    """Write one shard's arrays; the labels come last and mark it finished."""
+    from tasks import records
+
+    views = _views_of(split, frozen.params)
+    finished = scratch / shard_name(split, number, "labels")
+    if finished.exists():
+        progress.advance(len(np.load(finished)) * views)
+        return
+    batches = list(records.read_shard(shard))
+    per_view = [_compute_view(batches, split, view, frozen, progress) for view in range(views)]
+    for kind in per_view[0]:
+        array = np.stack([outputs[kind] for outputs in per_view], axis=1)
+        np.save(scratch / shard_name(split, number, kind), array)
+    with stage.whole_file(finished) as unfinished:
+        np.save(unfinished, np.concatenate([batch.labels for batch in batches]))
+
+
+def _compute_view(
+    batches: list["Batch"], split: str, view: int, frozen: FrozenPart, progress: Progress
+) -> dict[str, np.ndarray]:
+    """Return the arrays of one view of a shard, [images, ...]."""
+    from tasks import model
+
+    images = [_view_of(batch, split, view, frozen.params) for batch in batches]
+    outputs: dict[str, list[np.ndarray]] = {"pooled": []}
+    for batch_outputs in frozen.engine.run(images):
+        progress.advance(len(batch_outputs["pooled"]))
+        outputs["pooled"].append(batch_outputs["pooled"])
+        if "boundary" in batch_outputs:
+            outputs.setdefault("boundary", []).append(batch_outputs["boundary"].astype(np.float16))
+    if frozen.boundary is not None and frozen.boundary.layer == model.IMAGE:
+        outputs["boundary"] = images
+    return {kind: np.concatenate(arrays) for kind, arrays in outputs.items()}
+
+
+def _view_of(batch: "Batch", split: str, view: int, params: FeaturesParams) -> np.ndarray:
+    """Augment training images; evaluation images are taken as they are."""
+    from tasks.augment import augment
+
+    if split != "train":
+        return batch.images
+    return augment(batch.images, batch.ids, view, params=params.augment, seed=params.seed)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the stage from the command line."""
+    parser = stage.parser(__doc__)
+    stage.add_path(parser, "--tfrecords-dir", "data/tfrecords", "reads: images")
+    stage.add_path(parser, "--backbone-dir", "models/backbone", "reads: ImageNet weights")
+    stage.add_path(parser, "--features-dir", "data/features", "writes: features")
+    args = parser.parse_args(argv)
+    features(
+        tfrecords_dir=args.tfrecords_dir,
+        backbone_dir=args.backbone_dir,
+        features_dir=args.features_dir,
+        params=load_section(args.params, "features", FeaturesParams),
+        image=load_section(args.params, "image", ImageParams),
+        unfrozen_layers=load_value(args.params, "fine_tune.unfrozen_layers"),
+    )
+
+
+if __name__ == "__main__":
+    stage.run(main)

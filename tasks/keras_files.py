@@ -1,0 +1,59 @@
+"""Saving and loading Keras models as files whose bytes depend on the model alone.
+
+Keras writes the time of saving, zip member times, and memory addresses as `shared_object_id`. All three are fixed
+here; what loads is the same. Compile state is left out: these are models to use, not to resume.
+"""
+
+import json
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from tasks.quiet_tf import Model, keras
+
+ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip member can have
+
+
+def save_model(model: Model, path: Path) -> None:
+    """Save as `.keras` (or `.h5`, by suffix), the same bytes for the same model."""
+    bare = keras.Model(model.inputs, model.outputs, name=model.name)
+    if path.suffix == ".h5":
+        bare.save(path)
+        return
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        as_keras_writes = Path(folder) / "model.keras"
+        bare.save(as_keras_writes)
+        _rewrite(as_keras_writes, path)
+
+
+def load_model(path: Path) -> Model:
+    """Load a model for use; refuses anything that would execute code from the file."""
+    return keras.models.load_model(path, compile=False, safe_mode=True)
+
+
+def _rewrite(source: Path, target: Path) -> None:
+    with zipfile.ZipFile(source) as archive, zipfile.ZipFile(target, "w") as stable:
+        for name in sorted(archive.namelist()):
+            content = archive.read(name)
+            if name == "metadata.json":
+                content = _dumps(json.loads(content) | {"date_saved": "1980-01-01@00:00:00"})
+            elif name == "config.json":
+                content = _dumps(_renumber_shared_objects(json.loads(content), {}))
+            stable.writestr(zipfile.ZipInfo(name, ZIP_EPOCH), content)
+
+
+def _renumber_shared_objects(value: Any, seen: dict[int, int]) -> Any:  # noqa: ANN401 - any JSON value
+    """Replace each `shared_object_id`, a memory address, by its order of appearance."""
+    if isinstance(value, dict):
+        return {
+            key: seen.setdefault(item, len(seen)) if key == "shared_object_id" else _renumber_shared_objects(item, seen)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_renumber_shared_objects(item, seen) for item in value]
+    return value
+
+
+def _dumps(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
+    return json.dumps(value, indent=1).encode()

@@ -1,0 +1,83 @@
+"""Figures of merit, from labels and class probabilities."""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+Labels = npt.NDArray[np.int64]  # [images], class indices
+Probs = npt.NDArray[np.float32]  # [images, classes], rows add up to 1
+
+NORMAL_975 = 1.959963984540054  # the standard normal distribution's 97.5 % quantile
+BOOTSTRAP_SAMPLES = 1000
+
+
+def summary(labels: Labels, probs: Probs) -> dict[str, float | None]:
+    """Return accuracy, AUC and loss."""
+    return {"accuracy": accuracy(labels, probs), "auc": auc(labels, probs), "loss": cross_entropy(labels, probs)}
+
+
+def accuracy(labels: Labels, probs: Probs) -> float:
+    """Return the share of images whose most probable class is their label."""
+    return float((probs.argmax(axis=1) == labels).mean())
+
+
+def cross_entropy(labels: Labels, probs: Probs) -> float:
+    """Return the mean negative log probability of the labels, in nats; clipped at 1e-7 as in Keras."""
+    return float(-np.log(np.clip(probs[np.arange(len(labels)), labels], 1e-7, 1)).mean())
+
+
+def auc(labels: Labels, probs: Probs) -> float | None:
+    """Return the area under the ROC curve: the mean over classes of one class against the rest.
+
+    None when no class has both positives and negatives. By ranks, ties counted half (Hanley and McNeil 1982).
+    """
+    areas = [_auc_of_class(labels == index, probs[:, index]) for index in range(probs.shape[1])]
+    known = [area for area in areas if area is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _auc_of_class(positive: npt.NDArray[np.bool_], scores: npt.NDArray[Any]) -> float | None:
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if not positives or not negatives:
+        return None
+    ranks = rankdata(scores)
+    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def wilson_interval(correct: int, images: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson 1927)."""
+    share, z2 = correct / images, NORMAL_975**2
+    middle = share + z2 / (2 * images)
+    half = NORMAL_975 * math.sqrt(share * (1 - share) / images + z2 / (4 * images**2))
+    scale = 1 + z2 / images
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+def bootstrap_auc_interval(labels: Labels, probs: Probs) -> tuple[float, float] | None:
+    """Return the 95 % percentile interval of the AUC over resampled images (Efron 1979); the seed is fixed."""
+    rng = np.random.default_rng(0)
+    picks = rng.integers(0, len(labels), (BOOTSTRAP_SAMPLES, len(labels)))
+    areas = [area for pick in picks if (area := auc(labels[pick], probs[pick])) is not None]
+    if not areas:
+        return None
+    low, high = np.quantile(areas, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def confusion_matrix(labels: Labels, probs: Probs) -> npt.NDArray[np.int64]:
+    """Return counts [actual class, predicted class]."""
+    matrix = np.zeros((probs.shape[1], probs.shape[1]), np.int64)
+    np.add.at(matrix, (labels, probs.argmax(axis=1)), 1)
+    return matrix
+
+
+def roc_points(positive: npt.NDArray[np.bool_], scores: npt.NDArray[Any]) -> list[tuple[float, float]]:
+    """Return (false positive rate, true positive rate) at each distinct threshold, from (0, 0) to (1, 1)."""
+    order = np.argsort(-scores, kind="stable")
+    last_of_ties = np.append(np.diff(scores[order]) != 0, True)
+    true = np.cumsum(positive[order])[last_of_ties] / max(int(positive.sum()), 1)
+    false = np.cumsum(~positive[order])[last_of_ties] / max(int((~positive).sum()), 1)
+    return [(0.0, 0.0), *zip(false.tolist(), true.tolist(), strict=True)]

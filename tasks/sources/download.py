@@ -1,0 +1,194 @@
+"""Fetches an archive over http(s) into the user's cache folder: resumed, retried, checked, whole or not at all."""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urljoin, urlsplit
+
+import platformdirs
+import requests
+
+from tasks.progress import Progress
+from tasks.sources.digests import file_digest
+from tasks.sources.fingerprint import is_url, public_url
+from tasks.stage import PawlineError, whole_file
+
+LOG = logging.getLogger(__name__)
+TIMEOUT_SECONDS = (10.0, 60.0)  # to connect; between two reads
+RETRY_DELAYS_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # exponential back-off
+RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+CHUNK_BYTES = 2**16  # what a cut connection costs at most
+MAX_REDIRECTS = 10
+
+
+class _InterruptedError(Exception):
+    """A try failed in a way that another one may cure."""
+
+
+class _Files(NamedTuple):
+    """Where a download lies while it is and after it was fetched."""
+
+    whole: Path
+    part: Path
+    validator: Path  # what the server calls the content of `part`: its ETag or date
+
+
+def fetch(url: str, *, sha256: str | None, delays_seconds: Sequence[float] = RETRY_DELAYS_SECONDS) -> Path:
+    """Return the local path of what a URL holds, downloading it if that has not been done.
+
+    An earlier download is used again if its digest is the wanted one, or none is wanted: the same parameters then
+    give the same photos. An interrupted one is carried on if the server still has the same content.
+
+    Args:
+        url: An http(s) URL; its credentials and query are never shown.
+        sha256: The digest the content must have.
+        delays_seconds: Pauses before each further try.
+
+    Raises:
+        PawlineError: It could not be fetched, or has another digest.
+    """
+    files = _files(url)
+    if files.whole.exists() and sha256 in (None, file_digest(files.whole)):
+        LOG.info("using the earlier download of %s: %s", public_url(url), files.whole)
+        return files.whole
+    files.part.parent.mkdir(parents=True, exist_ok=True)
+    _download_with_retries(url, files, delays_seconds)
+    digest = file_digest(files.part)
+    if sha256 and digest != sha256:
+        _forget(files)
+        raise PawlineError(
+            f"{public_url(url)} has SHA-256 {digest}, data.sha256 says {sha256}: find out which is right"
+        )
+    if not sha256:
+        LOG.info("%s has SHA-256 %s: write that into data.sha256 to pin it", public_url(url), digest)
+    files.part.replace(files.whole)
+    files.validator.unlink(missing_ok=True)
+    return files.whole
+
+
+def _files(url: str) -> _Files:
+    folder = platformdirs.user_cache_path("pawline") / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:32]
+    return _Files(folder / "archive", folder / "archive.part", folder / "archive.part.json")
+
+
+def _forget(files: _Files) -> None:
+    files.part.unlink(missing_ok=True)
+    files.validator.unlink(missing_ok=True)
+
+
+def _download_with_retries(url: str, files: _Files, delays_seconds: Sequence[float]) -> None:
+    for delay in (*delays_seconds, None):
+        try:
+            _download(url, files)
+        except (_InterruptedError, requests.ConnectionError, requests.Timeout) as problem:
+            if delay is None:
+                raise _unreachable(url, problem, tries=len(delays_seconds) + 1) from None
+            LOG.info("download interrupted (%s), next try in %g s", _reason(problem), delay)
+            time.sleep(delay)
+        except requests.RequestException as problem:
+            raise _unreachable(url, problem, tries=1) from None
+        else:
+            return
+
+
+def _unreachable(url: str, problem: Exception, *, tries: int) -> PawlineError:
+    return PawlineError(
+        f"{public_url(url)} could not be fetched ({_reason(problem)}; tries: {tries}): check the address and the "
+        "network, or fetch the file by other means and set data.path to it"
+    )
+
+
+def _reason(problem: Exception) -> str:
+    """Say what happened without the URL, which may hold a secret."""
+    if isinstance(problem, _InterruptedError):
+        return str(problem)
+    if isinstance(problem, requests.Timeout):
+        return "no answer in time"
+    if isinstance(problem, requests.ConnectionError):
+        return "no connection"
+    return type(problem).__name__
+
+
+def _download(url: str, files: _Files) -> None:
+    """Fetch what is missing of `files.part`."""
+    done = files.part.stat().st_size if files.part.exists() else 0
+    validator = _read_validator(files) if done else None
+    if done and not validator:  # nothing says that the server still has the same content
+        done = 0
+    headers = {"Accept-Encoding": "identity"}
+    if done and validator:
+        headers |= {"Range": f"bytes={done}-", "If-Range": validator}
+    with _get(url, headers) as response:
+        resumed = response.status_code == requests.codes.partial_content
+        misfit = resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {done}-")
+        if misfit or response.status_code == requests.codes.requested_range_not_satisfiable:
+            _forget(files)
+            raise _InterruptedError("the partial file does not fit any more")
+        _check_status(response)
+        _write_validator(files, response)
+        _append(response, files.part, done if resumed else 0)  # the content changed, or the server knows no ranges
+
+
+def _get(url: str, headers: dict[str, str]) -> requests.Response:
+    """Follow redirects ourselves: to http(s) only, and credentials stay with the host they are for."""
+    with requests.Session() as session:
+        for _ in range(MAX_REDIRECTS):
+            response = session.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS, allow_redirects=False)
+            if not response.is_redirect:
+                return response
+            response.close()
+            url = urljoin(url, response.headers["Location"])
+            if not is_url(url):
+                raise PawlineError(f"a download was redirected to {urlsplit(url).scheme}:, only http(s) is followed")
+    raise PawlineError(f"a download was redirected more than {MAX_REDIRECTS} times, last to {public_url(url)}")
+
+
+def _check_status(response: requests.Response) -> None:
+    if response.ok:
+        return
+    status = f"HTTP {response.status_code} {response.reason}"
+    if response.status_code in RETRIED_STATUSES:
+        raise _InterruptedError(status)
+    raise PawlineError(f"{public_url(response.url)} answers {status}: check data.path, or set it to a local file")
+
+
+def _append(response: requests.Response, part: Path, done: int) -> None:
+    length = response.headers.get("Content-Length")
+    total = done + int(length) if length else None
+    with (
+        part.open("r+b" if done else "wb") as file,
+        Progress("download", total=total, unit="B", scale=True) as progress,
+    ):
+        file.seek(done)
+        progress.advance(done)
+        try:
+            for chunk in response.iter_content(CHUNK_BYTES):
+                file.write(chunk)
+                progress.advance(len(chunk))
+        except requests.exceptions.ChunkedEncodingError:
+            raise _InterruptedError("connection cut") from None
+        received = file.tell()
+    if total is not None and received != total:
+        raise _InterruptedError(f"connection cut at {received:,} of {total:,} bytes")
+
+
+def _read_validator(files: _Files) -> str | None:
+    try:
+        validator = json.loads(files.validator.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return validator if isinstance(validator, str) else None
+
+
+def _write_validator(files: _Files, response: requests.Response) -> None:
+    etag = response.headers.get("ETag", "")
+    validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
+    if validator:
+        with whole_file(files.validator) as out:
+            out.write_text(json.dumps(validator), encoding="utf-8")
+    else:
+        files.validator.unlink(missing_ok=True)

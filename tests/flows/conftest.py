@@ -1,0 +1,123 @@
+"""A Prefect server for the session, and small real DVC projects."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.testing.utilities import prefect_test_harness
+
+ROOT = Path(__file__).parents[2]
+QUIET_DVC = "[core]\n    analytics = false\n    check_update = false\n"
+PARAMS = "left: {x: 1}\nright: {x: 1}\n"
+# `join` stands first: the order must come from what depends on what.
+GRAPH = """\
+stages:
+  join:
+    cmd: python -m tasks.join
+    deps: [tasks/join.py, left.txt, right.txt]
+    outs: [join.txt]
+  source:
+    cmd: python -m tasks.source
+    always_changed: true
+    deps: [tasks/source.py]
+    outs: [source.txt]
+  left:
+    cmd: python -m tasks.left
+    deps: [tasks/left.py, source.txt]
+    params: [left.x]
+    outs: [left.txt]
+  right:
+    cmd: python -m tasks.right
+    deps: [tasks/right.py, source.txt]
+    params: [right.x]
+    outs: [right.txt]
+"""
+SCRIPT = """\
+import sys
+from pathlib import Path
+
+print("{name} at work with", sys.executable)
+Path("{name}.txt").write_text("".join(Path(name).read_text() for name in {reads}) + "{name}\\n")
+"""
+READS = {
+    "source": [],
+    "left": ["source.txt", "params.yaml"],
+    "right": ["source.txt", "params.yaml"],
+    "join": ["left.txt", "right.txt"],
+}
+# What a stage's script does when a test wants it to misbehave.
+FAILS = "import sys\nprint('trying')\nsys.stderr.write('error: no photos in x: set data.path\\n')\nsys.exit(1)\n"
+SLEEPS = """\
+import time
+from pathlib import Path
+
+print("asleep")
+while not Path("go").exists():
+    time.sleep(0.1)
+Path("{name}.txt").write_text("slept")
+"""
+
+
+@pytest.fixture(scope="session")
+def prefect_url() -> Iterator[str]:
+    """A Prefect server of the session's own, in use by this process."""
+    # Without heartbeats a flow ends a second sooner.
+    with (
+        prefect_test_harness(server_startup_timeout=120),
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
+        yield PREFECT_API_URL.value()
+
+
+@pytest.fixture(scope="session")
+def project_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
+        subprocess.run(command, cwd=folder, check=True)
+    (folder / ".dvc/config").write_text(QUIET_DVC)
+    (folder / ".gitignore").write_text("/.prefect/\n/*.txt\n__pycache__/\n")
+    (folder / "params.yaml").write_text(PARAMS)
+    (folder / "dvc.yaml").write_text(GRAPH)
+    (folder / "tasks").mkdir()
+    (folder / "tasks/__init__.py").touch()
+    for name, reads in READS.items():
+        (folder / f"tasks/{name}.py").write_text(SCRIPT.format(name=name, reads=reads))
+    shutil.copy(ROOT / "prefect.toml", folder)
+    return folder
+
+
+@pytest.fixture
+def project(project_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project of four stages, the current folder, in which nothing has run yet; no process may outlive the test."""
+    folder = tmp_path / "project"
+    shutil.copytree(project_template, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    yield folder
+    assert processes_in(folder) == []
+
+
+def processes_in(folder: Path) -> list[str]:
+    """Return the command lines of other processes at work in a folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            at_work = process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()).is_relative_to(folder)
+            if at_work and process.pid != os.getpid():
+                found.append(" ".join(process.cmdline()))
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def dvc(*arguments: str) -> str:
+    """Run DVC in the current folder and return what it said."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "PATH": path})
+    return done.stdout

@@ -1,0 +1,236 @@
+"""The validate stage, on small made-up sources and on the real photos."""
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tasks.image_table import SCHEMA, ImageRow, read_images
+from tasks.params import ValidateParams
+from tasks.raw import RawRecord, write_shards
+from tasks.stage import PawlineError
+from tasks.validate import main, validate
+from tests.conftest import ROOT
+from tests.tasks.test_expectations import params
+
+REASONS_OF = {  # the truth table's defects, and the reasons that fit each
+    "zero_bytes": {"empty"},
+    "truncated": {"truncated"},
+    "bad_header": {"not_an_image", "undecodable"},
+    "html_page": {"not_an_image"},
+    "exact_duplicate": {"exact_duplicate"},
+    "label_conflict": {"label_conflict"},
+    "tiny": {"too_small"},
+    "blank": {"blank"},
+    "decompression_bomb": {"too_large"},
+}
+
+
+def jpeg(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((64, 48), Image.Resampling.BICUBIC).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def source(count: int = 40) -> list[RawRecord]:
+    return [
+        RawRecord(f"{'cat' if n % 2 else 'dog'}/{n}.jpg", "cat" if n % 2 else "dog", "", jpeg(n)) for n in range(count)
+    ]
+
+
+def run(records: list[RawRecord], folder: Path, params: ValidateParams) -> dict[str, Any]:
+    raw_dir = folder / "data" / "raw"
+    raw_dir.mkdir(parents=True, exist_ok=True)
+    write_shards(records, raw_dir)
+    return validate(
+        raw_dir=raw_dir,
+        images_out=folder / "data" / "images.parquet",
+        docs_out=folder / "reports" / "validation",
+        metrics_out=folder / "reports" / "metrics" / "validation.json",
+        params=params,
+    )
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    files = [folder / "data" / "images.parquet", *(folder / "reports").rglob("*.*")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.is_file()}
+
+
+def test_the_table_has_the_contract_columns(tmp_path: Path) -> None:
+    run(source(), tmp_path, params())
+    rows = read_images(tmp_path / "data" / "images.parquet")
+    contract = "id path label status reason duplicate_of group split width height format mode bytes"
+    assert " ".join(SCHEMA.names).startswith(contract + " ")
+    assert [row.path for row in rows] == sorted(record.path for record in source())
+    assert {(row.width, row.height, row.format, row.mode, row.jfif) for row in rows} == {(64, 48, "JPEG", "RGB", True)}
+    assert all(row.bytes == len(record.content) for row, record in zip(rows, sorted(source()), strict=True))
+
+
+def test_the_summary_counts_the_table(tmp_path: Path) -> None:
+    records = source()
+    records += [RawRecord("dog/0b.jpg", "dog", "", records[0].content), RawRecord("cat/none.jpg", "cat", "", b"")]
+    summary = run(records, tmp_path, params())
+    assert json.loads((tmp_path / "reports" / "metrics" / "validation.json").read_text()) == summary
+    rows = read_images(tmp_path / "data" / "images.parquet")
+    assert (summary["images"], summary["kept"], summary["quarantined"]) == (42, 40, 2)
+    assert summary["by_reason"] == {"empty": 1, "exact_duplicate": 1}
+    assert summary["header_rule"] == {"dropped": 1, "dropped_but_fine": 0}
+    assert summary["labels"] == ["cat", "dog"]
+    for split, by_label in summary["splits"].items():
+        for label, count in by_label.items():
+            assert count == sum((row.split, row.label) == (split, label) for row in rows)
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
+    run(source(), tmp_path / "a", params())
+    run(list(reversed(source())), tmp_path / "b", params())
+    assert outputs(tmp_path / "a") == outputs(tmp_path / "b")
+
+
+def test_overrides_reach_the_table(tmp_path: Path) -> None:
+    records = [*source(), RawRecord("cat/blank.png", "cat", "", _blank_png())]
+    run(records, tmp_path, params())
+    rows = {row.path: row for row in read_images(tmp_path / "data" / "images.parquet")}
+    changed = params(keep=[rows["cat/blank.png"].id], reject=[rows["cat/1.jpg"].id])
+    assert run(records, tmp_path, changed)["overridden"] == {"kept": 1, "rejected": 1}
+    rows = {row.path: row for row in read_images(tmp_path / "data" / "images.parquet")}
+    assert rows["cat/blank.png"].status == "kept"
+    assert rows["cat/blank.png"].split in ("train", "val", "test")
+    assert rows["cat/1.jpg"].reason == "rejected"
+
+
+def test_a_failure_leaves_the_table_and_shows_the_evidence(tmp_path: Path) -> None:
+    run(source(), tmp_path, params())
+    before = outputs(tmp_path)
+    broken = [record._replace(content=record.content[:300]) for record in source()[:20]] + source()[20:]
+    message = (
+        r"validation failed: at least 80.0% of the files .* 20 of 40 \(50.0%\): cat/1.jpg \(truncated\).*index.html$"
+    )
+    with pytest.raises(PawlineError, match=message) as caught:
+        run(broken, tmp_path, params())
+    assert "\n" not in str(caught.value)
+    after = outputs(tmp_path)
+    for name in ("data/images.parquet", "reports/metrics/validation.json"):
+        assert after[name] == before[name]
+    assert b"not met" in after["reports/validation/index.html"]
+    assert sorted(path.name for path in (tmp_path / "reports").iterdir()) == ["metrics", "validation"]
+
+
+def test_no_shards(tmp_path: Path) -> None:
+    with pytest.raises(PawlineError, match="data/raw holds no photos: run `dvc repro ingest` first"):
+        run([], tmp_path, params())
+
+
+def test_as_a_process(workdir: Path) -> None:
+    raw_dir = workdir / "data" / "raw"
+    raw_dir.mkdir(parents=True)
+    write_shards(source(), raw_dir)
+    (workdir / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-m", "tasks.validate"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(
+        r"validate: kept 40 of 40 photos, quarantined 0; the header rule would have dropped 0, 0 of them fine; "
+        r"see reports/validation/index.html\n",
+        done.stdout,
+    )
+
+
+def test_help_says_what_it_reads_and_writes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert all(name in text for name in ("data/raw", "data/images.parquet", "reports/validation", "params.yaml"))
+
+
+@pytest.fixture(scope="module")
+def petimages(
+    shared_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, ImageRow], dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("petimages")
+    summary = run(list(_zip_records(shared_data / "petimages.zip")), folder, params())
+    return {row.path: row for row in read_images(folder / "data" / "images.parquet")}, summary
+
+
+@pytest.fixture(scope="module")
+def truth(shared_data: Path) -> list[dict[str, str]]:
+    with (shared_data / "petimages_truth.csv").open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["expected"] != "ignore"]
+
+
+def test_every_planted_defect_is_quarantined_under_a_fitting_reason(
+    petimages: tuple[dict[str, ImageRow], dict[str, Any]], truth: list[dict[str, str]]
+) -> None:
+    rows, _ = petimages
+    planted = [row for row in truth if row["expected"] == "quarantine"]
+    wrong = [row for row in planted if rows[row["path"]].reason not in REASONS_OF[row["defect"]]]
+    assert (len(planted), wrong) == (45, [])
+
+
+def test_every_fine_photo_is_kept(
+    petimages: tuple[dict[str, ImageRow], dict[str, Any]], truth: list[dict[str, str]]
+) -> None:
+    rows, summary = petimages
+    fine = [row["path"] for row in truth if row["expected"].startswith("keep")]
+    assert {path: rows[path].reason for path in fine if rows[path].reason} == {}
+    assert (summary["kept"], len(rows)) == (len(fine), len(truth))
+
+
+def test_near_duplicates_share_a_split_and_nothing_else_is_grouped(
+    petimages: tuple[dict[str, ImageRow], dict[str, Any]], truth: list[dict[str, str]]
+) -> None:
+    rows, summary = petimages
+    planted: dict[str, list[ImageRow]] = {}
+    for row in truth:
+        if row["group"].startswith("near"):
+            planted.setdefault(row["group"], []).append(rows[row["path"]])
+    assert summary["near_duplicate_groups"] == len(planted) == 10
+    for members in planted.values():
+        assert len(members) == 2
+        assert len({(row.group, row.split) for row in members}) == 1
+
+
+def test_predefined_splits_of_the_real_photos_leak_nothing(shared_data: Path, tmp_path: Path) -> None:
+    summary = run(list(_zip_records(shared_data / "alien_vs_predator.zip")), tmp_path, params())
+    rows = read_images(tmp_path / "data" / "images.parquet")
+    assert all(row.path.startswith(row.split) for row in rows if row.split)
+    assert summary["splits"]["val"] == {"alien": 100, "predator": 100}
+    assert summary["splits"]["test"] == {"alien": 0, "predator": 0}
+    leaks = [row for row in rows if row.reason == "split_leak"]
+    assert leaks
+    assert all(row.path.startswith("train/") for row in leaks)
+    groups = {row.group: row.split for row in rows if not row.reason}
+    assert all(groups[row.group] == row.split for row in rows if not row.reason)
+
+
+def _zip_records(path: Path) -> Iterator[RawRecord]:
+    with zipfile.ZipFile(path) as archive:
+        for name in sorted(archive.namelist()):
+            *folders, file = name.split("/")
+            if not folders or not re.fullmatch(r"(?!\._).*\.jpg", file):
+                continue
+            split = {"train": "train", "validation": "val"}.get(folders[-2], "") if len(folders) > 1 else ""
+            yield RawRecord(name, folders[-1].lower(), split, archive.read(name))
+
+
+def _blank_png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), "white").save(buffer, "PNG")
+    return buffer.getvalue()
