@@ -42,7 +42,10 @@ def _check_ids(rows: Sequence[ImageRow], keep: dict[str, str], reject: Sequence[
     for key, ids in (("keep", list(keep)), ("reject", list(reject))):
         for photo_id in ids:
             if photo_id not in files:
-                raise PawlineError(f"validate.{key}: no file has the id {photo_id}: take ids from data/images.parquet")
+                raise PawlineError(
+                    f"validate.{key}: no file has the id {photo_id}: "
+                    "an id is the SHA-256 of a file, column id of data/images.parquet"
+                )
     for photo_id, label in keep.items():
         if photo_id in reject:
             raise PawlineError(f"validate.keep and validate.reject both list {photo_id}: remove it from one of them")

@@ -71,9 +71,7 @@ class ValidateParams(Section):
     blank_max_stddev: float = Field(ge=0, le=64, description="gray levels; a flatter image is blank")
     near_duplicate_bits: int = Field(ge=0, le=20, description="perceptual hashes this close are near-duplicates")
     splits: SplitShares
-    keep: tuple[str, ...] = Field(
-        strict=False, description="ids to keep whatever the rules say; ID:label in a conflict"
-    )
+    keep: tuple[str, ...] = Field(strict=False, description="ids a person decided to keep; ID:label in a conflict")
     reject: tuple[str, ...] = Field(strict=False, description="ids a person decided to reject")
     max_reject_share: Share = Field(description="more quarantined than this stops the pipeline")
     min_images_per_class: int = Field(ge=1, description="fewer in the source stops the pipeline")

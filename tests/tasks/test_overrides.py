@@ -39,7 +39,7 @@ def test_what_does_not_decode_cannot_be_kept(reason: str) -> None:
 @pytest.mark.parametrize("key", ["keep", "reject"])
 def test_an_id_must_match_a_file(key: str) -> None:
     keep, reject = (("abc",), ()) if key == "keep" else ((), ("abc",))
-    with pytest.raises(PawlineError, match=rf"validate.{key}: no file has the id abc: take ids from"):
+    with pytest.raises(PawlineError, match=rf"validate.{key}: no file has the id abc: an id is the SHA-256"):
         overridden([photo("1")], keep=keep, reject=reject)
 
 

@@ -4,9 +4,11 @@ import io
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from tasks.sources import archive
@@ -20,7 +22,7 @@ def contents(path: Path) -> dict[str, bytes]:
     return {entry.path: entry.read() for entry in archive.entries(path)}
 
 
-def write_zip(path: Path, files: dict[str | zipfile.ZipInfo, bytes]) -> Path:
+def write_zip(path: Path, files: Mapping[Any, bytes]) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
         for name, content in files.items():
             packed.writestr(name, content)
@@ -194,3 +196,24 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes, message: 
 def test_a_folder_is_no_archive(tmp_path: Path) -> None:
     with pytest.raises(PawlineError, match=r"is a folder: set data\.source to directory"):
         contents(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["zip", *TAR_MODES])
+def test_random_damage_is_either_harmless_or_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+    whole = write_zip(tmp_path / "a", FILES) if kind == "zip" else write_tar(tmp_path / "a", kind)
+    good = np.frombuffer(whole.read_bytes(), np.uint8)
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        damaged = good.copy()
+        damaged[random.integers(0, min(len(good), 3600), 4)] = random.integers(0, 256, 4)
+        whole.write_bytes(damaged.tobytes())
+        try:
+            contents(whole)
+        except PawlineError as error:
+            assert "\n" not in str(error)  # noqa: PT017 - most damages raise, some are harmless
+
+
+def test_a_zip_member_without_a_name_is_skipped(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "a.zip", {"Cat/1.jpg": b"a", "NAMELESS": b"b"})
+    path.write_bytes(path.read_bytes().replace(b"NAMELESS", b"\0AMELESS"))
+    assert list(contents(path)) == ["Cat/1.jpg"]

@@ -1,0 +1,43 @@
+# make repro   sets everything up and runs the pipeline
+# make test    sets everything up and runs the tests
+# make check   linters and types      make bench   OpenVINO against TensorFlow
+# make lock    pins the dependencies anew (needs uv)
+
+.PHONY: repro test check bench lock setup
+.DEFAULT_GOAL := repro
+
+# The first Python that fits; `make PYTHON=/path/to/python3.12 repro` chooses another.
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c '$(FITS)' 2>/dev/null && echo $(p))))
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+export DO_NOT_TRACK := 1
+
+repro: setup
+	@dvc repro && echo "done: open reports/index.html; dvc metrics show prints the figures"
+
+test: setup
+	@pytest
+
+check: setup
+	@ruff check . && ruff format --check . && mypy
+
+bench: setup
+	@python -m benchmarks.features
+
+setup: .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(or $(PYTHON),python3) -c '$(FITS)' 2>/dev/null || { echo "error: Pawline needs Python 3.11, 3.12 or 3.13; found $$($(or $(PYTHON),python3) --version 2>&1): install one, or name it: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "setting up .venv (two minutes the first time)"
+	@rm -rf .venv && $(PYTHON) -m venv .venv
+	@pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@pip check --disable-pip-version-check >/dev/null
+	@touch $@
+
+# Never with a registry's address in it: hashes say what is meant, wherever it comes from.
+lock:
+	@uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--extra cpu --extra dev pyproject.toml --output-file requirements.lock --quiet
