@@ -122,7 +122,7 @@ def _summary(states: dict[str, str], *, seconds: float, everything: bool) -> str
     parts = [f"{counts['Completed']} of {len(states)} stages run, {counts['Cached']} cached, in {seconds:.0f} s"]
     if everything and METRICS_PATH.exists():
         metrics = json.loads(METRICS_PATH.read_text(encoding="utf-8"))
-        parts.append(f"test accuracy {metrics['accuracy']:.4f} ({metrics['selected']})")
+        parts.append(f"{metrics['split']} accuracy {metrics['accuracy']:.4f} ({metrics['selected']})")
     if everything and REPORT_PATH.exists():
         parts.append(f"see {REPORT_PATH}")
     return "; ".join(parts)

@@ -67,7 +67,7 @@ def test_a_run_from_a_folder_within_ends_with_what_came_out(project: Path, prefe
     (project / "docs").mkdir()
     metrics = project / "reports/metrics/evaluation.json"
     metrics.parent.mkdir(parents=True)
-    metrics.write_text(json.dumps({"accuracy": 0.98765, "selected": "stage2"}))
+    metrics.write_text(json.dumps({"accuracy": 0.98765, "selected": "stage2", "split": "test"}))
     (project / "reports/index.html").touch()
     exit_code, out, err = run("run", cwd=project / "docs", prefect_url=prefect_url)
     assert (exit_code, err) == (0, "")

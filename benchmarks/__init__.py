@@ -1,0 +1,1 @@
+"""Speed, shown as a ratio against the alternative in the same run."""

@@ -1,0 +1,183 @@
+"""A small finished pipeline, made once in-process by the stage functions and shared by every test that needs data."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import pytest
+
+from tasks.backbone import backbone
+from tasks.evaluate import evaluate
+from tasks.export import export
+from tasks.features import features
+from tasks.fine_tune import fine_tune
+from tasks.ingest import ingest
+from tasks.params import FeaturesParams, ImageParams, Section, check_params
+from tasks.preprocess import preprocess
+from tasks.source import source
+from tasks.train_head import train_head
+from tasks.validate import validate
+from tests.conftest import ROOT
+
+S = TypeVar("S", bound=Section)
+
+COMMITTED = check_params(ROOT / "params.yaml")
+UNFROZEN_LAYERS = 30
+IMAGE = ImageParams(size_px=96)
+
+
+def changed(section: S, **values: object) -> S:
+    """The section with other values, checked like the file."""
+    return section.model_validate({**section.model_dump(), **values})
+
+
+DATA = changed(COMMITTED.data, synthetic_images=60)
+VALIDATE = changed(
+    COMMITTED.validate_, splits={"train": 0.6, "val": 0.2, "test": 0.2}, min_images_per_class=2, max_reject_share=0.5
+)
+FEATURES = changed(COMMITTED.features, views=2, engine="openvino", precision="float32")
+TRAIN_HEAD = changed(COMMITTED.train_head, epochs=2, batch_size=8)
+FINE_TUNE = changed(COMMITTED.fine_tune, epochs=1, batch_size=8, unfrozen_layers=UNFROZEN_LAYERS, learning_rate=0.0001)
+
+
+class Run(NamedTuple):
+    """The folder of a finished run, laid out as the design says. Tests read it and write elsewhere."""
+
+    root: Path
+
+    @property
+    def raw_dir(self) -> Path:
+        return self.root / "data" / "raw"
+
+    @property
+    def images_path(self) -> Path:
+        return self.root / "data" / "images.parquet"
+
+    @property
+    def tfrecords_dir(self) -> Path:
+        return self.root / "data" / "tfrecords"
+
+    @property
+    def features_dir(self) -> Path:
+        return self.root / "data" / "features"
+
+    @property
+    def models_dir(self) -> Path:
+        return self.root / "models"
+
+    @property
+    def backbone_dir(self) -> Path:
+        return self.models_dir / "backbone"
+
+    @property
+    def stage1_dir(self) -> Path:
+        return self.models_dir / "stage1"
+
+    @property
+    def stage2_dir(self) -> Path:
+        return self.models_dir / "stage2"
+
+    @property
+    def classifier_path(self) -> Path:
+        return self.models_dir / "classifier.keras"
+
+    @property
+    def export_dir(self) -> Path:
+        return self.models_dir / "export"
+
+    @property
+    def evaluation_path(self) -> Path:
+        return self.root / "reports" / "metrics" / "evaluation.json"
+
+    @property
+    def plots_dir(self) -> Path:
+        return self.root / "reports" / "plots"
+
+    @property
+    def predictions_path(self) -> Path:
+        return self.root / "data" / "predictions.parquet"
+
+
+@contextmanager
+def working_in(folder: Path) -> Iterator[None]:
+    """Stages keep unfinished work in the current folder; a session fixture cannot use monkeypatch."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def make_images(run: Run) -> None:
+    """From nothing to TFRecords."""
+    source_json = run.root / "data" / "source.json"
+    source(source_out=source_json, params=DATA)
+    ingest(source_json=source_json, raw_dir=run.raw_dir, params=DATA)
+    validate(
+        raw_dir=run.raw_dir,
+        images_out=run.images_path,
+        docs_out=run.root / "reports" / "validation",
+        metrics_out=run.root / "reports" / "metrics" / "validation.json",
+        params=VALIDATE,
+    )
+    make_tfrecords(run, run.tfrecords_dir)
+
+
+def make_tfrecords(run: Run, tfrecords_dir: Path) -> None:
+    preprocess(raw_dir=run.raw_dir, images_path=run.images_path, tfrecords_dir=tfrecords_dir, params=IMAGE)
+
+
+def make_features(made: Run, features_dir: Path, params: FeaturesParams, unfrozen_layers: int) -> None:
+    """Features of the TFRecords and backbone of a run."""
+    features(
+        tfrecords_dir=made.tfrecords_dir,
+        backbone_dir=made.backbone_dir,
+        features_dir=features_dir,
+        params=params,
+        image=IMAGE,
+        unfrozen_layers=unfrozen_layers,
+    )
+
+
+def make_models(made: Run, run: Run) -> None:
+    """Both stages of training, on the features of `run` and the backbone of `made`."""
+    train_head(
+        features_dir=run.features_dir, backbone_dir=made.backbone_dir, stage1_dir=run.stage1_dir, params=TRAIN_HEAD
+    )
+    fine_tune(
+        features_dir=run.features_dir,
+        stage1_dir=run.stage1_dir,
+        backbone_dir=made.backbone_dir,
+        stage2_dir=run.stage2_dir,
+        classifier_out=run.classifier_path,
+        params=FINE_TUNE,
+    )
+
+
+def make_evaluation(made: Run, run: Run) -> None:
+    """The evaluation of the models of `run` on the TFRecords of `made`."""
+    evaluate(
+        tfrecords_dir=made.tfrecords_dir,
+        features_dir=run.features_dir,
+        models_dir=run.models_dir,
+        metrics_out=run.evaluation_path,
+        plots_dir=run.plots_dir,
+        predictions_out=run.predictions_path,
+    )
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """About 50 pictures of 96 px through every stage, in float32."""
+    run = Run(tmp_path_factory.mktemp("small_run"))
+    with working_in(run.root):
+        make_images(run)
+        backbone(params=COMMITTED.backbone, out_dir=run.backbone_dir)
+        make_features(run, run.features_dir, FEATURES, UNFROZEN_LAYERS)
+        make_models(run, run)
+        make_evaluation(run, run)
+        export(classifier_path=run.classifier_path, tfrecords_dir=run.tfrecords_dir, export_dir=run.export_dir)
+    return run

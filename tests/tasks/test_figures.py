@@ -1,0 +1,67 @@
+import re
+import xml.etree.ElementTree as ET
+
+from tasks import figures
+from tasks.figures import StageCurves, draw_curves, draw_roc
+
+COLOUR_LITERAL = re.compile(r"(?:fill|stroke): #\w+")
+
+
+def stage(name: str, *, batch_images: list[int], epochs: int, loss: float = 0.5) -> StageCurves:
+    batches = [
+        {"epoch": float(epoch + 1), "images": float(images), "loss": loss, "accuracy": float(images > 1)}
+        for epoch in range(epochs)
+        for images in batch_images
+    ]
+    rows = [
+        {"epoch": float(epoch + 1), "loss": loss, "accuracy": 0.9, "val_loss": loss, "val_accuracy": 0.8}
+        for epoch in range(epochs)
+    ]
+    return StageCurves(name, batches, rows, best_epoch=1)
+
+
+def test_figures_take_their_colours_from_the_page_and_hold_no_time() -> None:
+    for svg in (
+        draw_curves([stage("stage 1", batch_images=[8, 8], epochs=2)], "loss"),
+        draw_roc([[(0.0, 0.0), (0.0, 1.0), (1.0, 1.0)]]),
+    ):
+        ET.fromstring(svg)  # noqa: S314 -- our own
+        assert not COLOUR_LITERAL.search(svg)
+        assert "var(--ink)" in svg or "var(--muted)" in svg
+        assert "date" not in svg.lower()
+
+
+def test_both_stages_are_named_and_their_epochs_run_on() -> None:
+    stages = [stage("stage 1", batch_images=[8, 8], epochs=4), stage("stage 2", batch_images=[8, 8], epochs=2)]
+    svg = draw_curves(stages, "accuracy")
+    assert ">stage 1</text>" in svg
+    assert ">stage 2</text>" in svg
+    assert ">6</text>" in svg
+    assert "Accuracy by epoch; at the end 0.900 in training, 0.800 in validation" in svg
+
+
+def test_drawing_twice_gives_the_same_bytes() -> None:
+    stages = [stage("stage 1", batch_images=[8, 3], epochs=2)]
+    assert draw_curves(stages, "loss") == draw_curves(stages, "loss")
+
+
+def test_batches_are_placed_by_the_images_seen() -> None:
+    times = figures._batch_times(stage("stage 1", batch_images=[6, 2], epochs=2).batches)
+    assert times.tolist() == [0.75, 1.0, 1.75, 2.0]
+
+
+def test_a_last_batch_of_one_image_hardly_moves_the_smoothed_line() -> None:
+    smooth = figures._smooth(stage("stage 1", batch_images=[32] * 40 + [1], epochs=1).batches, "accuracy")
+    assert smooth.min() > 0.95
+
+
+def test_a_long_history_is_thinned() -> None:
+    short = draw_curves([stage("stage 1", batch_images=[8] * 100, epochs=3)], "loss")
+    long = draw_curves([stage("stage 1", batch_images=[8] * 10_000, epochs=3)], "loss")
+    assert len(long) < 2 * len(short)
+
+
+def test_more_classes_than_colours_share_one() -> None:
+    assert figures.class_colour(3, 8) == "class-3"
+    assert figures.class_colour(3, 9) is None
+    assert "var(--train)" in draw_roc([[(0.0, 0.0), (1.0, 1.0)]] * 9)

@@ -1,0 +1,163 @@
+"""Bad parameters: one line that names the key, the value and what is allowed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from tasks.params import (
+    BACKBONE_LAYERS,
+    DataParams,
+    TrainHeadParams,
+    check_params,
+    load_section,
+    load_value,
+)
+from tasks.stage import PawlineError
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Writes the committed parameters with one key changed."""
+
+    def write(dotted_key: str, value: object) -> Path:
+        values: dict[str, Any] = YAML(typ="safe").load(ROOT / "params.yaml")
+        *sections, key = dotted_key.split(".")
+        place = values
+        for section in sections:
+            place = place[section]
+        place[key] = value
+        path = tmp_path / "params.yaml"
+        YAML(typ="safe").dump(values, path)
+        return path
+
+    return write
+
+
+def one_line(path: Path) -> str:
+    with pytest.raises(PawlineError) as caught:
+        check_params(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{path}")
+    return message.removeprefix(f"{path}").removeprefix(": ")
+
+
+def test_the_committed_parameters_are_valid() -> None:
+    params = check_params(ROOT / "params.yaml")
+    assert (params.data.source, params.backbone.source) == ("synthetic", "pypi")
+    assert params.validate_.splits.val == 0.1
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("train_head.lerning_rate", "learning_rate"),
+        ("dta", "data"),
+        ("validate.min_side", "min_side_px"),
+        ("validate.splits.tset", "test"),
+        ("features.augment.rotation", "rotation_degrees"),
+    ],
+)
+def test_unknown_key(write: Callable[..., Path], key: str, nearest: str) -> None:
+    assert one_line(write(key, 1)).startswith(f"unknown key {key}: did you mean {nearest}? (known here: ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("train_head.learning_rate", -0.1, "is -0.1: input should be greater than 0"),
+        ("train_head.learning_rate", 2, "is 2: input should be less than or equal to 1"),
+        ("train_head.learning_rate", float("nan"), "is nan: input should be less than or equal to 1"),
+        ("train_head.epochs", "3", "is '3': input should be a valid integer"),
+        ("train_head.epochs", 2.5, "is 2.5: input should be a valid integer"),
+        ("train_head.epochs", True, "is True: input should be a valid integer"),
+        ("train_head.epochs", 0, "is 0: input should be greater than or equal to 1"),
+        ("train_head.output", "tanh", "is 'tanh': input should be 'auto', 'sigmoid' or 'softmax'"),
+        ("features.augment.flip", "yes", "is 'yes': input should be a valid boolean"),
+        ("features.augment.zoom", 1, "is 1: input should be less than 1"),
+        ("features.seed", -1, "is -1: input should be greater than or equal to 0"),
+        ("data.source", "s3", "is 's3': input should be 'synthetic', 'archive', 'directory' or 'tfds'"),
+        ("data.sha256", "abc", "is 'abc': string should match pattern '^[0-9a-f]{64}$'"),
+        ("data.path", 7, "is 7: input should be a valid string"),
+        ("image.size_px", 32, "is 32: input should be greater than or equal to 96"),
+        ("backbone.name", "ResNet50", "is 'ResNet50': input should be 'MobileNetV2'"),
+        ("validate.splits.val", 1.5, "is 1.5: input should be less than or equal to 1"),
+        ("validate.keep", ["a", 3], ".1 is 3: input should be a valid string"),
+    ],
+)
+def test_impossible_value(write: Callable[..., Path], key: str, value: object, message: str) -> None:
+    assert one_line(write(key, value)).replace(f"{key} ", "", 1).replace(key, "", 1) == message
+
+
+def test_splits_that_do_not_add_up(write: Callable[..., Path]) -> None:
+    line = one_line(write("validate.splits", {"train": 0.8, "val": 0.1, "test": 0.2}))
+    assert line == "validate.splits: train 0.8 + val 0.1 + test 0.2 must add up to 1"
+    line = one_line(write("validate.splits", {"train": 0.5, "val": 0.0, "test": 0.5}))
+    assert line == "validate.splits: train 0.5 and val 0.0 must both be above 0 (test may be 0)"
+    check_params(write("validate.splits", {"train": 0.7, "val": 0.3, "test": 0}))
+
+
+def test_more_layers_than_the_backbone_has(write: Callable[..., Path]) -> None:
+    line = one_line(write("fine_tune.unfrozen_layers", 155))
+    assert line == "fine_tune.unfrozen_layers is 155: MobileNetV2 has 154 layers, so 0 to 154 are allowed"
+    check_params(write("fine_tune.unfrozen_layers", 154))
+    check_params(write("fine_tune.unfrozen_layers", 0))
+
+
+@pytest.mark.parametrize(
+    ("section", "source"), [("data", "archive"), ("data", "directory"), ("backbone", "file")], ids=str
+)
+def test_a_source_without_its_path(write: Callable[..., Path], section: str, source: str) -> None:
+    assert one_line(write(f"{section}.source", source)) == (
+        f"{section}: path is missing: {section}.source {source} needs {section}.path"
+    )
+
+
+def test_a_missing_key_and_a_missing_section(tmp_path: Path) -> None:
+    text = (ROOT / "params.yaml").read_text()
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace("  dropout: 0.2\n", ""))
+    assert one_line(path) == "train_head.dropout is missing"
+    path.write_text(text.split("fine_tune:")[0])
+    assert one_line(path) == "fine_tune is missing"
+    path.write_text(text.replace("image:\n  size_px: 224", "image:"))
+    assert one_line(path).startswith("image is None: input should be a valid dictionary")
+
+
+def test_what_is_not_a_parameter_file(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    assert one_line(path) == f" is missing: restore it with `git checkout {path}`"
+    path.write_text("data: {source: [")
+    assert one_line(path).startswith(" is not readable YAML: ")
+    path.write_text("a: 1\na: 2\n")
+    assert 'found duplicate key "a"' in one_line(path)
+    path.write_bytes(b"\xff\xfe\x00\x01")
+    assert one_line(path).startswith(" is not readable YAML: ")
+    path.write_text("- data\n")
+    assert one_line(path) == " must hold sections such as `data:`, found list"
+    path.write_text("")
+    assert one_line(path) == " must hold sections such as `data:`, found NoneType"
+
+
+def test_a_stage_reads_its_own_section_only(write: Callable[..., Path]) -> None:
+    path = write("data.source", "nonsense")
+    assert load_section(path, "train_head", TrainHeadParams).epochs == 6
+    assert load_value(path, "fine_tune.unfrozen_layers") == 100
+    with pytest.raises(PawlineError, match=r"params\.yaml: data\.source is 'nonsense': input should be 'synthetic'"):
+        load_section(path, "data", DataParams)
+    with pytest.raises(PawlineError, match=r"params\.yaml: nothing is missing$"):
+        load_section(path, "nothing", DataParams)
+    with pytest.raises(PawlineError, match=r"params\.yaml: fine_tune\.layers is missing$"):
+        load_value(path, "fine_tune.layers")
+
+
+def test_the_layer_counts_are_kerass() -> None:
+    from tasks.model import BACKBONES
+
+    assert {name: len(build(include_top=False, weights=None).layers) for name, build in BACKBONES.items()} == (
+        BACKBONE_LAYERS
+    )

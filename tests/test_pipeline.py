@@ -1,0 +1,178 @@
+"""The whole graph through `dvc repro` on the synthetic default, made small: what reruns, what each stage reads."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.conftest import ROOT
+
+yaml = YAML(typ="safe", pure=True)
+STAGES: dict[str, dict[str, Any]] = yaml.load(ROOT / "dvc.yaml")["stages"]
+SMALL = {
+    "data.synthetic_images": 120,
+    "validate.min_images_per_class": 5,
+    "image.size_px": 96,
+    "features.views": 2,
+    "train_head.epochs": 2,
+    "fine_tune.epochs": 1,
+    "fine_tune.unfrozen_layers": 30,
+}
+
+
+def run(command: list[str], folder: Path, *, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command with this environment's programs first in the path."""
+    env = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "DVC_NO_ANALYTICS": "1",
+        "PYTHONPATH": str(folder),
+    }
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def stages_run(folder: Path) -> list[str]:
+    """Run `dvc repro` and return the stages that really ran."""
+    return re.findall(r"Running stage '(\w+)'", run(["dvc", "repro"], folder).stdout)
+
+
+def set_params(folder: Path, values: dict[str, Any]) -> None:
+    params = yaml.load(folder / "params.yaml")
+    for dotted_key, value in values.items():
+        *sections, key = dotted_key.split(".")
+        section = params
+        for name in sections:
+            section = section[name]
+        section[key] = value
+    yaml.dump(params, folder / "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with small parameters, in a git repository, its pipeline run once."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("tasks", ".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml"):
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    set_params(folder, SMALL)
+    run(["git", "init", "--quiet"], folder)
+    assert stages_run(folder)[0] == "source", "parameters are checked before any other stage works"
+    return folder
+
+
+def test_every_declared_output_is_there_and_git_sees_none(project: Path) -> None:
+    for stage in STAGES.values():
+        for out in outputs(stage):
+            assert (project / out).exists(), out
+    untracked = run(["git", "status", "--short", "--untracked-files=all"], project).stdout
+    assert not re.findall(r"(data|models|reports)/", untracked)
+
+
+def test_nothing_but_source_runs_again(project: Path) -> None:
+    lock = (project / "dvc.lock").read_bytes()
+    assert stages_run(project) == ["source"]
+    assert (project / "dvc.lock").read_bytes() == lock
+
+
+def outputs(stage: dict[str, Any]) -> list[str]:
+    """The paths a stage declares as outputs."""
+    outs = [*stage.get("outs", []), *stage.get("metrics", [])]
+    return [next(iter(out)) if isinstance(out, dict) else out for out in outs]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage_is_hermetic_and_reproducible(name: str, project: Path, tmp_path: Path) -> None:
+    """A stage needs what it declares, writes what it declares, and writes the same bytes again."""
+    stage = STAGES[name]
+    for dep in stage["deps"]:
+        target = tmp_path / dep
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(project / dep, target) if (project / dep).is_dir() else shutil.copy(project / dep, target)
+    yaml.dump(declared_params(stage, yaml.load(project / "params.yaml")), tmp_path / "params.yaml")
+    before = files_of(tmp_path)
+    run(stage["cmd"].split(), tmp_path)
+    after = files_of(tmp_path)
+    written = {path: content for path, content in after.items() if "__pycache__" not in path and path not in before}
+    assert {path: content for path, content in after.items() if path in before} == before, "a dependency was changed"
+    expected = {
+        path: content
+        for out in outputs(stage)
+        for path, content in ({out: (project / out).read_bytes()} if (project / out).is_file() else {}).items()
+    } | {
+        f"{out}/{path}": content
+        for out in outputs(stage)
+        if (project / out).is_dir()
+        for path, content in files_of(project / out).items()
+    }
+    assert sorted(written) == sorted(expected)
+    assert [path for path in expected if written[path] != expected[path]] == []
+
+
+def declared_params(stage: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    """The part of params.yaml that a stage declares; `source` always runs and checks the whole file."""
+    if stage.get("always_changed"):
+        return params
+    declared: dict[str, Any] = {}
+    for dotted_key in stage.get("params", []):
+        section, _, key = dotted_key.partition(".")
+        if key:
+            declared.setdefault(section, {})[key] = params[section][key]
+        else:
+            declared[section] = params[section]
+    return declared
+
+
+@pytest.fixture
+def changed(project: Path) -> Iterator[Path]:
+    """The project, whose parameters a test may change; they are put back."""
+    params = (project / "params.yaml").read_bytes()
+    yield project
+    (project / "params.yaml").write_bytes(params)
+
+
+def test_a_learning_rate_reruns_train_head_and_what_follows(changed: Path) -> None:
+    set_params(changed, {"train_head.learning_rate": 0.002})
+    assert set(stages_run(changed)) == {"source", "train_head", "fine_tune", "evaluate", "export", "report"}
+
+
+def test_an_augmentation_reruns_features_and_what_follows(changed: Path) -> None:
+    set_params(changed, {"features.augment": yaml.load(changed / "params.yaml")["features"]["augment"] | {"zoom": 0.2}})
+    ran = set(stages_run(changed))
+    assert ran == {"source", "features", "train_head", "fine_tune", "evaluate", "export", "report"}
+
+
+def test_bad_parameters_stop_everything_and_leave_earlier_outputs(changed: Path) -> None:
+    before = {out: (changed / out).stat().st_mtime_ns for stage in STAGES.values() for out in outputs(stage)}
+    set_params(changed, {"fine_tune.unfrozen_layers": 155})
+    done = run(["dvc", "repro"], changed, check=False)
+    assert done.returncode != 0
+    assert "error: params.yaml: fine_tune.unfrozen_layers is 155: MobileNetV2 has 154 layers" in done.stderr
+    assert re.findall(r"Running stage '(\w+)'", done.stdout) == ["source"]
+    assert {out: (changed / out).stat().st_mtime_ns for out in before} == before
+
+
+def test_pawline_run_finds_what_dvc_did(project: Path) -> None:
+    run(["dvc", "repro"], project)
+    done = run(["pawline", "run"], project)
+    assert "1 of 11 stages run, 10 cached" in done.stdout
+    assert stages_run(project) == ["source"]
+
+
+def test_figures_and_help_of_the_readme(project: Path) -> None:
+    assert "accuracy" in run(["dvc", "metrics", "show"], project).stdout
+    text = run([sys.executable, "-m", "tasks.validate", "--help"], project).stdout
+    assert "data/raw" in text
+    assert "data/images.parquet" in text

@@ -1,0 +1,57 @@
+"""The README's commands, settings and picture of the graph are true."""
+
+import re
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tasks.params import check_params
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+yaml = YAML(typ="safe", pure=True)
+
+RUN_BY = {  # where each command of the README is really run
+    "make repro": ".ci/run",
+    "make test": ".ci/run",
+    "source .venv/bin/activate": "tests/test_pipeline.py",
+    "dvc repro": "tests/test_pipeline.py",
+    "dvc metrics show": "tests/test_pipeline.py",
+    "pawline run": "tests/test_pipeline.py",
+    "python -m tasks.validate --help": "tests/test_pipeline.py",
+    "make bench": ".ci/run",
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_every_command_is_run_somewhere() -> None:
+    commands = [line for block in blocks("sh") for line in block.splitlines()]
+    assert set(commands) == set(RUN_BY)
+
+
+@pytest.mark.parametrize("fragment", blocks("yaml"))
+def test_settings_are_valid(fragment: str, tmp_path: Path) -> None:
+    params = yaml.load(ROOT / "params.yaml")
+    for section, values in yaml.load(fragment).items():
+        params[section] |= values
+    yaml.dump(params, tmp_path / "params.yaml")
+    check_params(tmp_path / "params.yaml")
+
+
+def test_the_graph_is_the_one_of_dvc_yaml() -> None:
+    drawn = set()
+    for line in blocks("mermaid")[0].splitlines()[1:]:
+        names = [name.strip() for name in line.split("-->")]
+        drawn |= set(zip(names, names[1:], strict=False))
+    stages = yaml.load(ROOT / "dvc.yaml")["stages"]
+    made_by = {
+        next(iter(out)) if isinstance(out, dict) else out: name
+        for name, stage in stages.items()
+        for out in [*stage.get("outs", []), *stage.get("metrics", [])]
+    }
+    edges = {(made_by[dep], name) for name, stage in stages.items() for dep in stage["deps"] if dep in made_by}
+    assert drawn == edges
