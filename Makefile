@@ -33,7 +33,7 @@ setup: .venv/installed
 	@echo "setting up .venv (two minutes the first time)"
 	@rm -rf .venv && $(PYTHON) -m venv .venv
 	@pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	@pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@PYTHONWARNINGS=ignore pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@pip check --disable-pip-version-check >/dev/null
 	@touch $@
 

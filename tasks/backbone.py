@@ -13,6 +13,7 @@ import logging
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -157,8 +158,9 @@ def _from_file(path: Path, name: str) -> tuple[Weights, dict[str, Any]]:
 
     network = model.BACKBONES[name](include_top=False, weights=None)
     try:
-        network.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
+        with warnings.catch_warnings(action="ignore"):  # the error that follows says it in one line
+            network.load_weights(path)
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).strip().splitlines()[0]
         raise PawlineError(f"{path.name} does not hold weights of {name} without its top: {reason}") from None
     return _weights_of(network), {"file": path.name, "sha256": _sha256(path)}

@@ -58,7 +58,8 @@ def features(
                 _compute_shard(shard, split, number, frozen, scratch, progress)
         stage.write_json(manifest, scratch / "manifest.json")
         with stage.whole_dir(features_dir) as unfinished:
-            for path in sorted(scratch.glob("*.*")):
+            # The labels mark a finished shard: they leave first, so that a kill amid the moves loses no array unseen.
+            for path in sorted(scratch.glob("*.*"), key=lambda path: not path.name.endswith("-labels.npy")):
                 shutil.move(path, unfinished / path.name)
     log.info(
         "features: %s views by %s %s, cut at %s, in %s",

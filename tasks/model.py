@@ -133,6 +133,8 @@ def compile_model(model: Model, *, learning_rate: float) -> None:
     loss = keras.losses.BinaryCrossentropy() if binary else keras.losses.SparseCategoricalCrossentropy()
     accuracy = keras.metrics.BinaryAccuracy if binary else keras.metrics.SparseCategoricalAccuracy
     model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=[accuracy(name="accuracy")])
+    # Keras would do it at the first batch: too late for the state of an interrupted run to be taken up.
+    model.optimizer.build(model.trainable_variables)
 
 
 def pool(feature_map: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def _kept_by_path(images_path: Path) -> dict[str, ImageRow]:
 
 
 class _SplitWriter:
-    """Writes one split's examples to shards of equal size, opened one after the other."""
+    """Writes one split's examples to full shards and a rest, opened one after the other."""
 
     def __init__(self, tfrecords_dir: Path, split: str, images: int) -> None:
         # TensorFlow: the workers decode without it.
@@ -87,7 +87,7 @@ class _SplitWriter:
         self._open = tf.io.TFRecordWriter
         self._records, self._dir, self._split = records, tfrecords_dir, split
         self._shards = math.ceil(images / records.IMAGES_PER_SHARD)
-        self._per_shard = math.ceil(images / self._shards)
+        self._per_shard = records.IMAGES_PER_SHARD  # the same for any number of images, and so the memory of `features`
         self._writer: Any = None
         self.shard_lengths: list[int] = []
         self.bytes = 0

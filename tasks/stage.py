@@ -109,9 +109,11 @@ def scratch_dir(stage_name: str, key: str) -> Iterator[Path]:
 
 
 def digest_inputs(params: BaseModel, *folders: Path) -> str:
-    """Digest parameters and the files of folders: the key of a stage's unfinished work."""
+    """Digest parameters, the files of folders and the project's imported code: the key of a stage's unfinished work."""
     digest = hashlib.sha256(params.model_dump_json().encode())
-    for path in (path for folder in folders for path in sorted(folder.iterdir())):
+    specs = [getattr(module, "__spec__", None) for module in sys.modules.values()]
+    code = sorted(Path(spec.origin) for spec in specs if spec and spec.origin and spec.name.startswith("tasks."))
+    for path in [*code, *(path for folder in folders for path in sorted(folder.iterdir()))]:
         with path.open("rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]

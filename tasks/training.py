@@ -63,6 +63,7 @@ def train(
         rows = _train_epoch(model, train_split, schedule, epoch, what)
         history.batches += rows
         metrics = {"epoch": epoch + 1} | _mean(rows) | _evaluate(model, val_split)
+        _check_finite(metrics["val_loss"], f"{what}: the validation loss is {{}} after epoch {epoch + 1}")
         history.epochs.append(metrics)
         if history.best is metrics:
             best = _values(model.weights)
@@ -106,14 +107,16 @@ def _train_epoch(
             images = split.rows(indices, epoch % split.views)
             logs = model.train_on_batch(images, split.labels[indices], return_dict=True)
             loss, accuracy = float(logs["loss"]), float(logs["accuracy"])
-            if not math.isfinite(loss):
-                raise PawlineError(
-                    f"{what}: the loss is {loss} at epoch {epoch + 1}, batch {len(rows) + 1}: lower its learning_rate"
-                )
+            _check_finite(loss, f"{what}: the loss is {{}} at epoch {epoch + 1}, batch {len(rows) + 1}")
             step = steps_before + len(rows) + 1
             rows.append({"step": step, "epoch": epoch + 1, "images": len(indices), "loss": loss, "accuracy": accuracy})
             progress.advance(len(indices))
     return rows
+
+
+def _check_finite(loss: float, message: str) -> None:
+    if not math.isfinite(loss):
+        raise PawlineError(f"{message.format(loss)}: lower its learning_rate")
 
 
 def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -122,11 +125,12 @@ def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _evaluate(model: Model, split: FeatureSplit) -> dict[str, float]:
-    model.reset_metrics()
-    logs: dict[str, Any] = {}
+    rows: list[dict[str, float]] = []
     for indices in _portions(np.arange(len(split)), EVALUATION_BATCH_SIZE):
+        model.reset_metrics()  # so that the figures are this batch's, whatever Keras carries from batch to batch
         logs = model.test_on_batch(split.rows(indices, 0), split.labels[indices], return_dict=True)
-    return {"val_loss": float(logs["loss"]), "val_accuracy": float(logs["accuracy"])}
+        rows.append({"images": len(indices), "loss": float(logs["loss"]), "accuracy": float(logs["accuracy"])})
+    return {f"val_{key}": value for key, value in _mean(rows).items()}
 
 
 def predict_split(model: Model, split: FeatureSplit) -> np.ndarray:
@@ -146,7 +150,7 @@ def _state(model: Model) -> list[Any]:
 
 
 def _values(variables: list[Any]) -> list[np.ndarray]:
-    return [np.array(variable.value) for variable in variables]
+    return [variable.numpy() for variable in variables]
 
 
 def _assign(variables: list[Any], values: list[np.ndarray]) -> None:

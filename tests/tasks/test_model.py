@@ -34,7 +34,7 @@ def test_input_is_scaled_like_kerass_preprocessing(network: Model, small_run: Ru
     theirs = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3))
     model.assign_weights(theirs, read_weights(small_run.backbone_dir / "weights.h5"))
     scaled = keras.applications.mobilenet_v2.preprocess_input(IMAGES.astype(np.float32))
-    np.testing.assert_allclose(network(IMAGES.astype(np.float32)), theirs(scaled), atol=1e-5)
+    np.testing.assert_allclose(network(IMAGES.astype(np.float32)), theirs(scaled), atol=1e-3)  # of values up to 6
 
 
 def test_the_last_hundred_layers_are_cut_after_block_5() -> None:
@@ -49,7 +49,10 @@ def test_the_last_hundred_layers_are_cut_after_block_5() -> None:
         (1, "Conv_1_bn"),
         (3, "block_16_project_BN"),
         (4, "block_16_project"),
-        (30, "block_13_project_BN"),  # block_14_add and so on: the shortcut crosses every cut inside the block
+        (11, "block_15_add"),
+        (12, "block_14_add"),  # block_15_add needs the shortcut too, which crosses every cut inside its block
+        (19, "block_14_add"),
+        (30, "block_13_project"),
         (152, "Conv1"),
         (153, "image"),  # the first unfrozen layer is Conv1; a scaled image is no better than the image
         (154, "image"),
@@ -75,7 +78,7 @@ def test_every_boundary_is_before_the_first_unfrozen_layer_and_all_that_crosses(
     assert positions == sorted(positions, reverse=True)
 
 
-@pytest.mark.parametrize("unfrozen_layers", [1, 33, 60, 100, 152, 154])
+@pytest.mark.parametrize("unfrozen_layers", [1, 15, 60, 100, 152, 154])
 def test_the_tail_from_the_boundary_is_the_classifier(network: Model, unfrozen_layers: int) -> None:
     head = model.build_head(1280, 2, **HEAD)
     boundary = model.freeze_boundary(network, unfrozen_layers)

@@ -145,14 +145,14 @@ def test_what_is_not_a_parameter_file(tmp_path: Path) -> None:
 
 def test_a_stage_reads_its_own_section_only(write: Callable[..., Path]) -> None:
     path = write("data.source", "nonsense")
-    assert load_section(path, "train_head", TrainHeadParams).epochs == 6
-    assert load_value(path, "fine_tune.unfrozen_layers") == 100
+    assert load_section(path, "train_head", TrainHeadParams) == check_params(ROOT / "params.yaml").train_head
     with pytest.raises(PawlineError, match=r"params\.yaml: data\.source is 'nonsense': input should be 'synthetic'"):
         load_section(path, "data", DataParams)
     with pytest.raises(PawlineError, match=r"params\.yaml: nothing is missing$"):
         load_section(path, "nothing", DataParams)
     with pytest.raises(PawlineError, match=r"params\.yaml: fine_tune\.layers is missing$"):
         load_value(path, "fine_tune.layers")
+    assert load_value(write("fine_tune.unfrozen_layers", 7), "fine_tune.unfrozen_layers") == 7
 
 
 def test_the_layer_counts_are_kerass() -> None:

@@ -19,7 +19,7 @@ def test_a_line_with_count_share_rate_and_time_left(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([100.0, 104.0, 110.0, 110.0, 110.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("tasks.progress.time.monotonic", lambda: next(clock))
     with Progress("features", total=4000, unit="views") as counter:
         counter.advance(400)  # after 4 s: too soon for a line
         counter.advance(600)
@@ -28,7 +28,7 @@ def test_a_line_with_count_share_rate_and_time_left(
 
 def test_a_line_without_a_total(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 20.0, 20.0, 20.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("tasks.progress.time.monotonic", lambda: next(clock))
     with Progress("download", total=None, unit="MB") as counter:
         counter.advance(50)
     assert capsys.readouterr().err == "download: 50 MB, 2/s\n"

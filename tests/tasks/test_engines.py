@@ -1,0 +1,101 @@
+"""The engines give the same numbers, on real photos."""
+
+import csv
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import openvino
+import pytest
+
+from tasks import model
+from tasks.engines import BATCH_SIZE, Outputs, choose_engine
+from tasks.images import decode_upright, resize_square
+from tasks.quiet_tf import Model
+from tests.conftest import ROOT
+from tests.tasks.conftest import Run
+
+PHOTOS, SIZE_PX = 64, 224
+
+
+@pytest.fixture(scope="module")
+def photos(shared_data: Path) -> np.ndarray:
+    """The first good photos of each class, as the pipeline resizes them, uint8 [64, 224, 224, 3]."""
+    with (shared_data / "petimages_truth.csv").open(encoding="utf-8", newline="") as file:
+        plain = [row["path"] for row in csv.DictReader(file) if row["expected"] == "keep"]
+    paths = [path for label in ("Cat", "Dog") for path in [p for p in plain if f"/{label}/" in p][: PHOTOS // 2]]
+    with zipfile.ZipFile(shared_data / "petimages.zip") as archive:
+        return np.stack([resize_square(decode_upright(archive.read(path)), SIZE_PX) for path in paths])
+
+
+@pytest.fixture(scope="module")
+def network(small_run: Run) -> Model:
+    return model.load_backbone(small_run.backbone_dir, SIZE_PX)
+
+
+@pytest.fixture(scope="module")
+def expected(network: Model, photos: np.ndarray) -> Outputs:
+    return compute(network, photos, "tensorflow", "float32")
+
+
+def compute(
+    network: Model,
+    photos: np.ndarray,
+    engine: Literal["auto", "openvino", "tensorflow"],
+    precision: Literal["auto", "bfloat16", "float32"],
+    unfrozen_layers: int = 100,
+) -> Outputs:
+    boundary = model.freeze_boundary(network, unfrozen_layers)
+    chosen = choose_engine(network, boundary, engine=engine, precision=precision)
+    assert engine in ("auto", chosen.name)
+    assert precision in ("auto", chosen.precision)
+    portions = list(chosen.run(photos[start : start + BATCH_SIZE] for start in range(0, len(photos), BATCH_SIZE)))
+    return {name: np.concatenate([portion[name] for portion in portions]) for name in portions[0]}
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    a, b = (array.reshape(len(array), -1).astype(np.float64) for array in (a, b))
+    similar: np.ndarray = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    return similar
+
+
+def test_float32(network: Model, photos: np.ndarray, expected: Outputs) -> None:
+    outputs = compute(network, photos, "openvino", "float32")
+    assert outputs.keys() == expected.keys() == {"pooled", "boundary"}
+    assert {name: value.shape for name, value in outputs.items()} == {
+        "pooled": (PHOTOS, 1280),
+        "boundary": (PHOTOS, 28, 28, 32),
+    }
+    assert {value.dtype for value in outputs.values()} == {np.dtype(np.float32)}
+    assert cosines(outputs["pooled"], expected["pooled"]).min() >= 0.99999
+    np.testing.assert_allclose(outputs["boundary"], expected["boundary"], atol=1e-2)
+
+
+def test_bfloat16(network: Model, photos: np.ndarray, expected: Outputs) -> None:
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this processor has no bfloat16: OpenVINO does not list BF16")
+    outputs = compute(network, photos, "openvino", "bfloat16")
+    assert cosines(outputs["pooled"], expected["pooled"]).min() >= 0.999
+    assert cosines(outputs["boundary"], expected["boundary"]).min() >= 0.999
+
+
+def test_an_image_does_not_depend_on_its_batch(network: Model, photos: np.ndarray) -> None:
+    chosen = choose_engine(network, model.freeze_boundary(network, 100), engine="openvino", precision="auto")
+    whole, part = chosen.run([photos[:BATCH_SIZE], photos[5:8]])
+    assert {len(value) for value in part.values()} == {3}
+    assert all(np.array_equal(part[name], whole[name][5:8]) for name in whole)
+
+
+def test_no_boundary_where_it_is_the_image(network: Model, photos: np.ndarray) -> None:
+    assert compute(network, photos[:1], "tensorflow", "float32", unfrozen_layers=154).keys() == {"pooled"}
+
+
+def test_no_telemetry() -> None:
+    code = "import sys; from tasks.engines import _openvino; _openvino(); print(sys.modules['openvino_telemetry'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout == "None\n"

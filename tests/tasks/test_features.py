@@ -1,0 +1,105 @@
+"""Features: each view as it must be, whatever the shards, and a killed run ends with the same bytes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks import feature_store, records
+from tasks.augment import augment
+from tasks.feature_store import FeatureSplit
+from tests.tasks.conftest import FEATURES, UNFROZEN_LAYERS, Run, changed, make_features
+
+SPLITS = ("train", "val", "test")
+
+
+def images_of(small_run: Run, split: str) -> records.Batch:
+    batches = [b for path in records.shard_paths(small_run.tfrecords_dir, split) for b in records.read_shard(path)]
+    return records.Batch(
+        np.concatenate([batch.images for batch in batches]),
+        np.concatenate([batch.labels for batch in batches]),
+        [image_id for batch in batches for image_id in batch.ids],
+        [path for batch in batches for path in batch.paths],
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_what_is_stored(small_run: Run) -> None:
+    manifest = feature_store.read_manifest(small_run.features_dir)
+    sizes = records.split_sizes(small_run.tfrecords_dir)
+    assert manifest["images"] == sizes
+    assert (manifest["boundary"], manifest["engine"], manifest["precision"]) == (
+        "block_13_project",
+        "openvino",
+        "float32",
+    )
+    for split in SPLITS:
+        pooled, boundary = (FeatureSplit(small_run.features_dir, split, kind) for kind in ("pooled", "boundary"))
+        everything = np.arange(sizes[split])
+        assert pooled.labels.tolist() == images_of(small_run, split).labels.tolist()
+        assert pooled.views == boundary.views == (2 if split == "train" else 1)
+        assert pooled.rows(everything, 0).shape == (sizes[split], 1280)
+        assert pooled.rows(everything, 0).dtype == np.float32
+        assert boundary.rows(everything, 0).shape == (sizes[split], 3, 3, 160)
+        assert boundary.rows(everything, 0).dtype == np.float16
+    assert {path.suffix for path in small_run.features_dir.iterdir()} == {".npy", ".json"}
+
+
+def test_training_images_are_augmented_and_evaluation_images_are_not(small_run: Run, workdir: Path) -> None:
+    """With every layer unfrozen the boundary is the image itself, so that the views can be looked at."""
+    make_features(small_run, workdir / "features", FEATURES, 154)
+    assert feature_store.read_manifest(workdir / "features")["boundary"] == "image"
+    for split in SPLITS:
+        batch = images_of(small_run, split)
+        stored = FeatureSplit(workdir / "features", split, "boundary")
+        for view in range(stored.views):
+            shown = stored.rows(np.arange(len(stored)), view)
+            expected = (
+                augment(batch.images, batch.ids, view, params=FEATURES.augment, seed=FEATURES.seed)
+                if split == "train"
+                else batch.images
+            )
+            assert shown.dtype == np.uint8
+            assert np.array_equal(shown, expected)
+            assert np.array_equal(shown, batch.images) == (split != "train")
+
+
+def test_a_killed_run_carries_on_and_ends_with_the_same_bytes(
+    small_run: Run, workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[str] = []
+    move = shutil.move
+
+    def die_amid_the_moves(source: Path, target: Path) -> None:
+        if len(moves) == 2:
+            raise KeyboardInterrupt
+        moves.append(source.name)
+        move(source, target)
+
+    monkeypatch.setattr(shutil, "move", die_amid_the_moves)
+    with pytest.raises(KeyboardInterrupt):
+        make_features(small_run, workdir / "features", FEATURES, UNFROZEN_LAYERS)
+    monkeypatch.undo()
+    monkeypatch.chdir(workdir)
+    assert not (workdir / "features").exists()
+    computed: list[Path] = []
+    read_shard = records.read_shard
+    monkeypatch.setattr(records, "read_shard", lambda path: computed.append(path) or read_shard(path))  # type: ignore[func-returns-value]
+    make_features(small_run, workdir / "features", FEATURES, UNFROZEN_LAYERS)
+    assert len(computed) == 2  # of three shards: the one whose labels had not left is not computed again
+    assert contents(workdir / "features") == contents(small_run.features_dir)
+    assert not (workdir / ".pawline").exists()
+
+
+def test_nothing_to_fine_tune_needs_no_boundary(small_run: Run, workdir: Path) -> None:
+    make_features(small_run, workdir / "features", changed(FEATURES, views=1), 0)
+    assert json.loads((workdir / "features" / "manifest.json").read_text())["boundary"] is None
+    assert not list((workdir / "features").glob("*boundary*"))
+    first_view = FeatureSplit(small_run.features_dir, "train", "pooled").rows(np.arange(5), 0)
+    again = FeatureSplit(workdir / "features", "train", "pooled").rows(np.arange(5), 0)
+    np.testing.assert_allclose(again, first_view, atol=1e-4)  # another graph sums in another order

@@ -1,0 +1,78 @@
+"""Model files whose bytes depend on the model alone."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks import keras_files
+from tasks.quiet_tf import Model, keras
+from tests.conftest import ROOT
+
+SAVE = """
+import sys, time
+from pathlib import Path
+from tasks import keras_files, model
+from tasks.quiet_tf import keras
+keras.utils.set_random_seed(0)
+time.sleep(float(sys.argv[2]))
+backbone = model.build_backbone("MobileNetV2", 96)
+head = model.build_head(1280, 2, output="sigmoid", dropout=0.2, seed=0)
+keras_files.save_model(model.build_classifier(backbone, head), Path(sys.argv[1], "m.keras"))
+keras_files.save_model(model.build_classifier(backbone, head), Path(sys.argv[1], "m.h5"))
+"""
+
+
+def small_model() -> Model:
+    image = keras.Input((4,), name="image")
+    model = keras.Model(image, keras.layers.Dense(3, activation="softmax", name="dense")(image), name="small")
+    model.compile("adam", "mse")
+    return model
+
+
+def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
+    processes = []
+    for name, delay in (("a", "0"), ("b", "2.1")):  # zip files hold times in steps of two seconds
+        (tmp_path / name).mkdir()
+        processes.append(subprocess.Popen([sys.executable, "-c", SAVE, tmp_path / name, delay], cwd=ROOT))
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    for file in ("m.keras", "m.h5"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_what_loads_predicts_equally(tmp_path: Path, suffix: str) -> None:
+    model = small_model()
+    keras_files.save_model(model, tmp_path / f"m{suffix}")
+    loaded = keras_files.load_model(tmp_path / f"m{suffix}")
+    values = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    assert np.array_equal(loaded.predict_on_batch(values), model.predict_on_batch(values))
+    assert not loaded.compiled
+    assert [path.name for path in tmp_path.iterdir()] == [f"m{suffix}"]
+
+
+def test_no_date_and_no_address(tmp_path: Path) -> None:
+    keras_files.save_model(small_model(), tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert json.loads(archive.read("metadata.json"))["date_saved"] == "1980-01-01@00:00:00"
+        assert archive.namelist() == sorted(archive.namelist())
+
+
+def test_shared_objects_are_numbered_as_they_appear() -> None:
+    config = {"a": {"shared_object_id": 139_999}, "b": [{"shared_object_id": 7}, {"shared_object_id": 139_999}, 1]}
+    assert keras_files._renumber_shared_objects(config, {}) == {
+        "a": {"shared_object_id": 0},
+        "b": [{"shared_object_id": 1}, {"shared_object_id": 0}, 1],
+    }
+
+
+def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
+    image = keras.Input((4,))
+    keras.Model(image, keras.layers.Lambda(lambda x: x * 2)(image)).save(tmp_path / "m.keras")
+    with pytest.raises(ValueError, match="lambda"):
+        keras_files.load_model(tmp_path / "m.keras")
