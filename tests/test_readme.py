@@ -1,5 +1,6 @@
 """The README's commands, settings and picture of the graph are true."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def blocks(language: str) -> list[str]:
 def test_every_command_is_run_somewhere() -> None:
     commands = [line for block in blocks("sh") for line in block.splitlines()]
     assert set(commands) == set(RUN_BY)
+    for command in (command for command, where in RUN_BY.items() if where == ".ci/run"):
+        assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 
 
 @pytest.mark.parametrize("fragment", blocks("yaml"))
@@ -46,7 +49,7 @@ def test_the_graph_is_the_one_of_dvc_yaml() -> None:
     drawn = set()
     for line in blocks("mermaid")[0].splitlines()[1:]:
         names = [name.strip() for name in line.split("-->")]
-        drawn |= set(zip(names, names[1:], strict=False))
+        drawn |= set(itertools.pairwise(names))
     stages = yaml.load(ROOT / "dvc.yaml")["stages"]
     made_by = {
         next(iter(out)) if isinstance(out, dict) else out: name
