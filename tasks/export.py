@@ -53,9 +53,7 @@ def main(argv: list[str] | None = None) -> None:
     stage.add_path(parser, "--classifier-path", "models/classifier.keras", "reads: the classifier")
     stage.add_path(parser, "--tfrecords-dir", "data/tfrecords", "reads: images to replay, label names")
     stage.add_path(parser, "--export-dir", "models/export", "writes: the exports")
-    args = vars(parser.parse_args(argv))
-    del args["params"]
-    export(**args)
+    export(**vars(parser.parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import numpy as np
 from tasks import stage
 from tasks.feature_store import shard_name
 from tasks.image_table import SPLITS
-from tasks.params import FeaturesParams, ImageParams, load_section, load_value
+from tasks.params import FeaturesParams, ImageParams, load_count, load_section
 from tasks.progress import Progress
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import
@@ -45,13 +45,13 @@ def features(
     unfrozen_layers: int,
 ) -> None:
     """Compute the pooled vectors and boundary tensors shard by shard and describe them in `manifest.json`."""
-    from tasks import records
+    from tasks import augment, records  # noqa: F401 - the key of unfinished work covers what is imported by then
 
     frozen, manifest = prepare(backbone_dir, params, image, unfrozen_layers)
     sizes = records.split_sizes(tfrecords_dir)
     manifest |= {"labels": records.read_labels(tfrecords_dir), "images": sizes}
     views = sum(count * _views_of(split, params) for split, count in sizes.items())
-    key = stage.digest_inputs(params, tfrecords_dir, backbone_dir) + f"-{unfrozen_layers}"
+    key = stage.digest_inputs([params.model_dump(), manifest], tfrecords_dir, backbone_dir)
     with stage.scratch_dir("features", key) as scratch, Progress("features", total=views, unit="views") as progress:
         for split in SPLITS:
             for number, shard in enumerate(records.shard_paths(tfrecords_dir, split)):
@@ -107,10 +107,13 @@ def _compute_shard(shard: Path, split: str, number: int, frozen: FrozenPart, scr
         progress.advance(len(np.load(finished)) * views)
         return
     batches = list(records.read_shard(shard))
-    per_view = [_compute_view(batches, split, view, frozen, progress) for view in range(views)]
-    for kind in per_view[0]:
-        array = np.stack([outputs[kind] for outputs in per_view], axis=1)
-        np.save(scratch / shard_name(split, number, kind), array)
+    arrays: dict[str, np.ndarray] = {}
+    for view in range(views):
+        for kind, outputs in _compute_view(batches, split, view, frozen, progress).items():
+            if kind not in arrays:
+                path, shape = scratch / shard_name(split, number, kind), (len(outputs), views, *outputs.shape[1:])
+                arrays[kind] = np.lib.format.open_memmap(path, mode="w+", dtype=outputs.dtype, shape=shape)
+            arrays[kind][:, view] = outputs
     with stage.whole_file(finished) as unfinished:
         np.save(unfinished, np.concatenate([batch.labels for batch in batches]))
 
@@ -145,6 +148,7 @@ def _view_of(batch: "Batch", split: str, view: int, params: FeaturesParams) -> n
 def main(argv: list[str] | None = None) -> None:
     """Run the stage from the command line."""
     parser = stage.parser(__doc__)
+    stage.add_path(parser, "--params", "params.yaml", "reads: parameters")
     stage.add_path(parser, "--tfrecords-dir", "data/tfrecords", "reads: images")
     stage.add_path(parser, "--backbone-dir", "models/backbone", "reads: ImageNet weights")
     stage.add_path(parser, "--features-dir", "data/features", "writes: features")
@@ -155,7 +159,7 @@ def main(argv: list[str] | None = None) -> None:
         features_dir=args.features_dir,
         params=load_section(args.params, "features", FeaturesParams),
         image=load_section(args.params, "image", ImageParams),
-        unfrozen_layers=load_value(args.params, "fine_tune.unfrozen_layers"),
+        unfrozen_layers=load_count(args.params, "fine_tune.unfrozen_layers"),
     )
 
 

@@ -35,13 +35,15 @@ def fine_tune(
 
     Better is a higher validation accuracy or, of equal ones, a lower loss.
     """
-    from tasks import keras_files, model
+    from tasks import keras_files, model, training, witness  # noqa: F401 - the key of unfinished work covers them
 
     manifest = read_manifest(features_dir)
     stage1 = json.loads((stage1_dir / "summary.json").read_text(encoding="utf-8"))
     backbone = model.load_backbone(backbone_dir, manifest["size_px"])
+    backbone.trainable = False
+    witness.check_same_weights(witness.frozen_digests(backbone), manifest)
     head = keras_files.load_model(stage1_dir / "head.keras")
-    key = stage.digest_inputs(params, features_dir, stage1_dir, backbone_dir)
+    key = stage.digest_inputs(params.model_dump(), features_dir, stage1_dir, backbone_dir)
     with stage.scratch_dir("fine_tune", key) as scratch, stage.whole_dir(stage2_dir) as unfinished:
         if params.unfrozen_layers == 0:
             summary: dict[str, Any] = {"best": None, "selected": "stage1", "witness": None}
@@ -101,6 +103,7 @@ def _log_outcome(stage1: dict[str, float], summary: dict[str, Any], classifier_o
 def main(argv: list[str] | None = None) -> None:
     """Run the stage from the command line."""
     parser = stage.parser(__doc__)
+    stage.add_path(parser, "--params", "params.yaml", "reads: parameters")
     stage.add_path(parser, "--features-dir", "data/features", "reads: boundary tensors")
     stage.add_path(parser, "--stage1-dir", "models/stage1", "reads: the head of stage 1")
     stage.add_path(parser, "--backbone-dir", "models/backbone", "reads: ImageNet weights")

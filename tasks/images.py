@@ -59,8 +59,12 @@ class UndecodableError(Exception):
     """Bytes that do not become a picture: `reason` is the quarantine reason, the message what was seen."""
 
     def __init__(self, reason: str, evidence: str) -> None:
-        super().__init__(evidence)
+        super().__init__(reason, evidence)  # both, so that it can be sent from a worker process
         self.reason = reason
+        self.evidence = evidence
+
+    def __str__(self) -> str:
+        return self.evidence
 
 
 @dataclass(frozen=True, kw_only=True)

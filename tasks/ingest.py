@@ -22,7 +22,7 @@ from tasks.sources.fingerprint import fingerprint, is_url, local_path
 from tasks.sources.layout import Entry, Layout, find_layout, left_out
 from tasks.stage import PawlineError
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def ingest(*, source_json: Path, raw_dir: Path, params: DataParams) -> None:
@@ -37,7 +37,7 @@ def ingest(*, source_json: Path, raw_dir: Path, params: DataParams) -> None:
         write_shards(tally.counted(_read_source(params)), out)
         if len(tally.labels) < 2:
             raise PawlineError(f"the source has records of {len(tally.labels)} class: a classifier needs two or more")
-    LOG.info("ingest: %s, in %s", tally, raw_dir)
+    log.info("ingest: %s, in %s", tally, raw_dir)
 
 
 class _Tally:
@@ -46,9 +46,13 @@ class _Tally:
     def __init__(self) -> None:
         self.labels: Counter[str] = Counter()
         self._bytes = 0
+        self._paths: set[str] = set()
 
     def counted(self, records: Iterable[RawRecord]) -> Iterator[RawRecord]:
         for record in records:
+            if record.path in self._paths:  # later stages join on it
+                raise PawlineError(f"the source has two files called {record.path!r}: rename one")
+            self._paths.add(record.path)
             self.labels[record.label] += 1
             self._bytes += len(record.content)
             yield record
@@ -92,7 +96,7 @@ def _candidates(entries: Callable[[], Iterable[Entry]], where: str) -> Iterator[
     )
     if reasons:
         parts = ", ".join(f"{number:,} {reason}" for reason, number in sorted(reasons.items()))
-        LOG.info("ingest: files left out: %s (%s)", f"{reasons.total():,}", parts)
+        log.info("ingest: files left out: %s (%s)", f"{reasons.total():,}", parts)
     total = len(names) - reasons.total()
     return track(_records(entries(), layout), "ingest", total=total)
 
@@ -107,6 +111,7 @@ def _records(entries: Iterable[Entry], layout: Layout) -> Iterator[RawRecord]:
 def main(argv: list[str] | None = None) -> None:
     """Run the stage from the command line."""
     parser = stage.parser(__doc__)
+    stage.add_path(parser, "--params", "params.yaml", "reads: parameters")
     stage.add_path(parser, "--source-json", "data/source.json", "what the source held when `source` looked")
     stage.add_path(parser, "--raw-dir", "data/raw", "the raw table")
     args = parser.parse_args(argv)

@@ -4,7 +4,9 @@ Keras writes the time of saving, zip member times, and memory addresses as `shar
 here; what loads is the same. Compile state is left out: these are models to use, not to resume.
 """
 
+import errno
 import json
+import os
 import tempfile
 import zipfile
 from pathlib import Path
@@ -29,6 +31,8 @@ def save_model(model: Model, path: Path) -> None:
 
 def load_model(path: Path) -> Model:
     """Load a model for use; refuses anything that would execute code from the file."""
+    if not path.exists():  # Keras would say so as a ValueError
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     return keras.models.load_model(path, compile=False, safe_mode=True)
 
 

@@ -59,19 +59,12 @@ def wilson_interval(correct: int, images: int) -> tuple[float, float]:
 def bootstrap_auc_interval(labels: Labels, probs: Probs) -> tuple[float, float] | None:
     """Return the 95 % percentile interval of the AUC over resampled images (Efron 1979); the seed is fixed."""
     rng = np.random.default_rng(0)
-    picks = rng.integers(0, len(labels), (BOOTSTRAP_SAMPLES, len(labels)))
+    picks = (rng.integers(0, len(labels), len(labels)) for _ in range(BOOTSTRAP_SAMPLES))
     areas = [area for pick in picks if (area := auc(labels[pick], probs[pick])) is not None]
     if not areas:
         return None
     low, high = np.quantile(areas, [0.025, 0.975])
     return float(low), float(high)
-
-
-def confusion_matrix(labels: Labels, probs: Probs) -> npt.NDArray[np.int64]:
-    """Return counts [actual class, predicted class]."""
-    matrix = np.zeros((probs.shape[1], probs.shape[1]), np.int64)
-    np.add.at(matrix, (labels, probs.argmax(axis=1)), 1)
-    return matrix
 
 
 def roc_points(positive: npt.NDArray[np.bool_], scores: npt.NDArray[Any]) -> list[tuple[float, float]]:

@@ -49,11 +49,6 @@ def load_backbone(backbone_dir: Path, size_px: int) -> Model:
     return backbone
 
 
-def own_layers(backbone: Model) -> list[keras.Layer]:
-    """Return the layers that `keras.applications` counts: all but the scaling, the input among them."""
-    return [layer for layer in backbone.layers if layer.name != SCALE]
-
-
 def assign_weights(backbone: Model, weights: Mapping[str, np.ndarray]) -> None:
     """Set every weight of the backbone by its path, such as `Conv1/kernel`.
 

@@ -12,8 +12,11 @@ UNKEEPABLE = frozenset({"empty", "not_an_image", "truncated", "undecodable", "to
 
 def parse_keep(entries: Sequence[str]) -> dict[str, str]:
     """Map each id of `validate.keep` to the label it is kept under: `ID:label`, or `ID` alone for its own label."""
-    parted = (entry.partition(":") for entry in entries)
-    return {photo_id: label for photo_id, _, label in parted}
+    keep: dict[str, str] = {}
+    for photo_id, _, label in (entry.partition(":") for entry in entries):
+        if keep.setdefault(photo_id, label) != label:
+            raise PawlineError(f"validate.keep lists {photo_id} under two labels: leave one")
+    return keep
 
 
 def apply_overrides(rows: Iterable[ImageRow], *, keep: dict[str, str], reject: Sequence[str]) -> list[ImageRow]:

@@ -8,6 +8,7 @@ value, what is allowed and, for a misspelt key, the nearest one.
 import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -44,6 +45,10 @@ class DataParams(Section):
     def _path_is_given(self) -> "DataParams":
         if self.source in ("archive", "directory") and not self.path:
             raise ValueError(f"path is missing: data.source {self.source} needs data.path")
+        if "\0" in (self.path or ""):
+            raise ValueError("path has a null character in it")
+        if (self.path or "").lower().startswith(("http:", "https:")):
+            urlsplit(self.path or "")  # raises the ValueError that says what is wrong with it
         return self
 
 
@@ -180,9 +185,12 @@ def load_section(path: Path, name: str, section: type[S]) -> S:
     return _checked(section, _value_at(_read_yaml(path), name, path), path, prefix=name + ".")
 
 
-def load_value(path: Path, dotted_key: str) -> Any:  # noqa: ANN401 - a YAML scalar, checked by the first stage
-    """Read one key of another stage's section, such as `fine_tune.unfrozen_layers`."""
-    return _value_at(_read_yaml(path), dotted_key, path)
+def load_count(path: Path, dotted_key: str) -> int:
+    """Read one key of another stage's section, a count such as `fine_tune.unfrozen_layers`."""
+    value = _value_at(_read_yaml(path), dotted_key, path)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise PawlineError(f"{path}: {dotted_key} is {value!r}: input should be an integer of 0 or more")
+    return value
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

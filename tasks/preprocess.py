@@ -156,6 +156,7 @@ def _write_metadata(tfrecords_dir: Path, labels: list[str], writers: dict[str, _
 def main(argv: list[str] | None = None) -> None:
     """Run the stage from the command line."""
     parser = stage.parser(__doc__)
+    stage.add_path(parser, "--params", "params.yaml", "reads: parameters")
     stage.add_path(parser, "--raw-dir", "data/raw", "reads: photos")
     stage.add_path(parser, "--images-path", "data/images.parquet", "reads: which photos are kept, and their splits")
     stage.add_path(parser, "--tfrecords-dir", "data/tfrecords", "writes: TFRecords")

@@ -9,13 +9,11 @@ import tempfile
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from tasks.parallel import available_processors
+
 # TensorFlow and Keras ship no types; these names say at least what is meant.
 Model: TypeAlias = Any
 Tensor: TypeAlias = Any
-
-
-def _usable_processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _import_quietly() -> tuple[Any, Any]:
@@ -23,7 +21,7 @@ def _import_quietly() -> tuple[Any, Any]:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     os.environ["KERAS_BACKEND"] = "tensorflow"
     # Sums are split by thread, so the thread count is part of a result's identity.
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(_usable_processors()))
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(available_processors()))
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
     sys.stderr.flush()
     with tempfile.TemporaryFile() as said:

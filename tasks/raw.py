@@ -15,7 +15,7 @@ SCHEMA = pa.schema(
     [("path", pa.string()), ("label", pa.string()), ("split", pa.string()), ("content", pa.large_binary())]
 )
 SHARD_BYTES = 64 * 2**20
-ROW_GROUP_BYTES = 8 * 2**20  # what a reader holds in memory at a time
+ROW_GROUP_BYTES, ROW_GROUP_RECORDS = 8 * 2**20, 256  # what a reader holds in memory at a time, at most
 
 
 class RawRecord(NamedTuple):
@@ -36,7 +36,7 @@ def write_shards(records: Iterable[RawRecord], out_dir: Path) -> int:
         group.append(record)
         group_bytes += len(record.content)
         count += 1
-        if group_bytes >= ROW_GROUP_BYTES:
+        if group_bytes >= ROW_GROUP_BYTES or len(group) == ROW_GROUP_RECORDS:
             shard.write(group, group_bytes)
             group, group_bytes = [], 0
     if group:
@@ -88,11 +88,6 @@ def _records(file: pq.ParquetFile, group: int) -> Iterator[RawRecord]:
     table = file.read_row_group(group, use_threads=False)
     for row in zip(*(table.column(name) for name in SCHEMA.names), strict=True):
         yield RawRecord(*(value.as_py() for value in row))
-
-
-def count_records(raw_dir: Path) -> int:
-    """Return the number of records, from the shards' footers."""
-    return sum(pq.read_metadata(shard).num_rows for shard in shard_paths(raw_dir))
 
 
 class _Shards:

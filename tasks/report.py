@@ -215,7 +215,6 @@ def main(argv: list[str] | None = None) -> None:
     stage.add_path(parser, "--export-path", "models/export/export.json", "reads: formats, sizes, differences")
     stage.add_path(parser, "--report-out", "reports/index.html", "writes: the page")
     args = vars(parser.parse_args(argv))
-    del args["params"]
     report(report_out=args.pop("report_out"), inputs=ReportInputs(**args))
 
 

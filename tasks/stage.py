@@ -3,6 +3,7 @@
 import argparse
 import ctypes
 import hashlib
+import importlib.metadata
 import json
 import logging
 import os
@@ -13,8 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import BaseModel
-
 SCRATCH = Path(".pawline")  # unfinished work, so that an interrupted stage carries on; never an input of a stage
 
 
@@ -23,12 +22,8 @@ class PawlineError(Exception):
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-    """Return a stage's argument parser: its help is the module's docstring, `--params` is already there."""
-    stage_parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    stage_parser.add_argument(
-        "--params", type=Path, default=Path("params.yaml"), help="parameters (default: %(default)s)"
-    )
-    return stage_parser
+    """Return a stage's argument parser: its help is the module's docstring."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def add_path(stage_parser: argparse.ArgumentParser, flag: str, default: str, text: str) -> None:
@@ -49,6 +44,11 @@ def run(main: Callable[[], None]) -> None:
         main()
     except PawlineError as error:
         sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
+    except FileNotFoundError as error:
+        if error.filename is None:
+            raise
+        sys.stderr.write(f"error: {error.filename} is missing: run `dvc repro`, which makes what a stage reads\n")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: the next run carries on from here\n")
@@ -108,9 +108,15 @@ def scratch_dir(stage_name: str, key: str) -> Iterator[Path]:
         SCRATCH.rmdir()
 
 
-def digest_inputs(params: BaseModel, *folders: Path) -> str:
-    """Digest parameters, the files of folders and the project's imported code: the key of a stage's unfinished work."""
-    digest = hashlib.sha256(params.model_dump_json().encode())
+def digest_inputs(facts: object, *folders: Path) -> str:
+    """Digest what a stage's unfinished work depends on, for `scratch_dir`.
+
+    Args:
+        facts: Parameters and the like, as JSON values.
+        folders: Their files are digested, and so are the project's modules imported so far and library versions.
+    """
+    libraries = {name: importlib.metadata.version(name) for name in ("keras", "numpy", "openvino")}
+    digest = hashlib.sha256(json.dumps([facts, libraries], sort_keys=True).encode())
     specs = [getattr(module, "__spec__", None) for module in sys.modules.values()]
     code = sorted(Path(spec.origin) for spec in specs if spec and spec.origin and spec.name.startswith("tasks."))
     for path in [*code, *(path for folder in folders for path in sorted(folder.iterdir()))]:

@@ -62,7 +62,7 @@ def train(
     for epoch in range(len(history.epochs), schedule.epochs):
         rows = _train_epoch(model, train_split, schedule, epoch, what)
         history.batches += rows
-        metrics = {"epoch": epoch + 1} | _mean(rows) | _evaluate(model, val_split)
+        metrics = {"epoch": epoch + 1} | _mean(rows) | evaluate_split(model, val_split)
         _check_finite(metrics["val_loss"], f"{what}: the validation loss is {{}} after epoch {epoch + 1}")
         history.epochs.append(metrics)
         if history.best is metrics:
@@ -75,11 +75,6 @@ def train(
         )
     _assign(model.weights, best)
     return history
-
-
-def evaluate_split(model: Model, split: FeatureSplit) -> dict[str, float]:
-    """Return `val_loss` and `val_accuracy` of a compiled model on a split; every image counts once."""
-    return _evaluate(model, split)
 
 
 def write_curves(history: History, out_dir: Path) -> None:
@@ -124,7 +119,8 @@ def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
     return {key: sum(row[key] * row["images"] for row in rows) / images for key in ("loss", "accuracy")}
 
 
-def _evaluate(model: Model, split: FeatureSplit) -> dict[str, float]:
+def evaluate_split(model: Model, split: FeatureSplit) -> dict[str, float]:
+    """Return `val_loss` and `val_accuracy` of a compiled model on a split; every image counts once."""
     rows: list[dict[str, float]] = []
     for indices in _portions(np.arange(len(split)), EVALUATION_BATCH_SIZE):
         model.reset_metrics()  # so that the figures are this batch's, whatever Keras carries from batch to batch

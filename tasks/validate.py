@@ -15,7 +15,6 @@ About 500 photos a second on two processors, and 3 seconds for Great Expectation
 """
 
 import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -62,7 +61,7 @@ def validate(
         raise stage.PawlineError(f"validation failed: {failure}; see {docs_out / 'index.html'}")
     with stage.whole_file(images_out) as unfinished, stage.whole_file(metrics_out) as unfinished_metrics:
         write_images(rows, unfinished)
-        unfinished_metrics.write_text(json.dumps(summary, indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
+        stage.write_json(summary, unfinished_metrics)
     return summary
 
 
@@ -150,13 +149,14 @@ def log_summary(summary: dict[str, Any], docs_out: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run the stage from the command line."""
     parser = stage.parser(__doc__)
-    stage.add_path(parser, "--raw", "data/raw", "folder of Parquet shards to read")
+    stage.add_path(parser, "--params", "params.yaml", "reads: parameters")
+    stage.add_path(parser, "--raw-dir", "data/raw", "folder of Parquet shards to read")
     stage.add_path(parser, "--images-out", "data/images.parquet", "table to write")
     stage.add_path(parser, "--docs-out", "reports/validation", "folder of Data Docs to write")
     stage.add_path(parser, "--metrics-out", "reports/metrics/validation.json", "counts to write")
     args = parser.parse_args(argv)
     summary = validate(
-        raw_dir=args.raw,
+        raw_dir=args.raw_dir,
         images_out=args.images_out,
         docs_out=args.docs_out,
         metrics_out=args.metrics_out,

@@ -48,6 +48,16 @@ def check_frozen(before: Digests, after: Digests, *, what: str) -> dict[str, Any
     return {"frozen_tensors": len(before), "moved": 0, "before": digest_of(before), "after": digest_of(after)}
 
 
+def check_same_weights(digests: Digests, manifest: dict[str, Any]) -> None:
+    """Compare a wholly frozen backbone with the one that the stored features come from.
+
+    Raises:
+        PawlineError: If it has other weights.
+    """
+    if digest_of(digests) != manifest["backbone_digest"]:
+        raise PawlineError("data/features is of other weights than models/backbone: run `dvc repro features`")
+
+
 def digest_of(digests: Digests) -> str:
     """Return one SHA-256 over all digests, in the order of their paths."""
     text = "".join(f"{path} {digests[path]}\n" for path in sorted(digests))

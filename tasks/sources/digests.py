@@ -16,7 +16,7 @@ import platformdirs
 
 from tasks.stage import whole_file
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 RULES_VERSION = 1  # of the checks whose outcome is remembered
 SETTLED_NS = 2 * 10**9  # file systems' clocks tick every 2 s (FAT) or less: a younger change may go unseen
 
@@ -48,7 +48,7 @@ class Remembered:
             with whole_file(self._path) as out:
                 out.write_text(json.dumps(self._facts), encoding="utf-8")
         except OSError as problem:
-            LOG.info("not remembered for the next run: %s", problem)
+            log.info("not remembered for the next run: %s", problem)
 
     def recall(self, name: str, status: os.stat_result) -> Any:  # noqa: ANN401 - what was learned: any JSON value
         """Return what was learned about an unchanged file, else None."""

@@ -17,7 +17,7 @@ from tasks.sources.digests import file_digest
 from tasks.sources.fingerprint import is_url, public_url
 from tasks.stage import PawlineError, whole_file
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 TIMEOUT_SECONDS = (10.0, 60.0)  # to connect; between two reads
 RETRY_DELAYS_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # exponential back-off
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -53,7 +53,7 @@ def fetch(url: str, *, sha256: str | None, delays_seconds: Sequence[float] = RET
     """
     files = _files(url)
     if files.whole.exists() and sha256 in (None, file_digest(files.whole)):
-        LOG.info("using the earlier download of %s: %s", public_url(url), files.whole)
+        log.info("using the earlier download of %s: %s", public_url(url), files.whole)
         return files.whole
     files.part.parent.mkdir(parents=True, exist_ok=True)
     _download_with_retries(url, files, delays_seconds)
@@ -64,7 +64,7 @@ def fetch(url: str, *, sha256: str | None, delays_seconds: Sequence[float] = RET
             f"{public_url(url)} has SHA-256 {digest}, data.sha256 says {sha256}: find out which is right"
         )
     if not sha256:
-        LOG.info("%s has SHA-256 %s: write that into data.sha256 to pin it", public_url(url), digest)
+        log.info("%s has SHA-256 %s: write that into data.sha256 to pin it", public_url(url), digest)
     files.part.replace(files.whole)
     files.validator.unlink(missing_ok=True)
     return files.whole
@@ -87,7 +87,7 @@ def _download_with_retries(url: str, files: _Files, delays_seconds: Sequence[flo
         except (_InterruptedError, requests.ConnectionError, requests.Timeout) as problem:
             if delay is None:
                 raise _unreachable(url, problem, tries=len(delays_seconds) + 1) from None
-            LOG.info("download interrupted (%s), next try in %g s", _reason(problem), delay)
+            log.info("download interrupted (%s), next try in %g s", _reason(problem), delay)
             time.sleep(delay)
         except requests.RequestException as problem:
             raise _unreachable(url, problem, tries=1) from None

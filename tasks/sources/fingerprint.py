@@ -4,7 +4,7 @@
 - archive, http(s): its URL without credentials and query, and the digest that `data.sha256` declares; the network is
   left to `ingest`.
 - directory: a SHA-256 over the sorted paths and content digests of the candidates.
-- tfds: the data set's name; TFDS data sets do not change within a version.
+- tfds: the data set's name; TFDS data sets do not change within a version, so pin one (`name:version`) to be sure.
 - synthetic: the number of pictures and the generator's version.
 
 No absolute paths, no times.
@@ -61,8 +61,8 @@ def public_url(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def check_archive(path: Path) -> int:
-    """Read every candidate of an archive once, so that damage and hostility show; return how many there are."""
+def check_archive(path: Path) -> dict[str, int]:
+    """Read every candidate of an archive once, so that damage and hostility show; return the files and classes."""
     paths: list[str] = []
     with Progress(f"checking {path.name}", total=None, unit="files") as progress:
         for entry in archive.entries(path):
@@ -71,7 +71,8 @@ def check_archive(path: Path) -> int:
                 paths.append(entry.path)
                 progress.advance()
     layout = find_layout(paths, str(path))
-    return sum(layout.place(candidate) is not None for candidate in paths)
+    places = [place for candidate in paths if (place := layout.place(candidate))]
+    return {"files": len(places), "classes": len({place.label for place in places})}
 
 
 def _of_archive(path: Path, expected: str | None) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def _of_archive(path: Path, expected: str | None) -> dict[str, Any]:
     with Remembered(path) as remembered:
         facts: dict[str, Any] | None = remembered.recall("", status)
         if facts is None:
-            facts = {"files": check_archive(path), "bytes": status.st_size, "fingerprint": file_digest(path)}
+            facts = {**check_archive(path), "bytes": status.st_size, "fingerprint": file_digest(path)}
             remembered.learn("", status, facts)
     if expected and facts["fingerprint"] != expected:
         raise PawlineError(f"{path} has SHA-256 {facts['fingerprint']}, data.sha256 says {expected}: one is wrong")
@@ -93,7 +94,8 @@ def _of_directory(folder: Path) -> dict[str, Any]:
         raise PawlineError(f"{folder} holds symbolic links only, and they are not followed: give a folder with files")
     candidates = [path for path in files if not left_out(path)]
     layout = find_layout(candidates, str(folder))
-    taken = [files[path] for path in candidates if layout.place(path)]
+    places = {path: place for path in candidates if (place := layout.place(path))}
+    taken = [files[path] for path in places]
     total = hashlib.sha256()
     with Remembered(folder) as remembered:
         digests = {file.path: remembered.recall(file.path, file.status) for file in taken}
@@ -101,7 +103,8 @@ def _of_directory(folder: Path) -> dict[str, Any]:
     for file in taken:
         total.update(json.dumps([file.path, digests[file.path]]).encode())
     size = sum(file.status.st_size for file in taken)
-    return {"files": len(taken), "bytes": size, "fingerprint": total.hexdigest()}
+    classes = len({place.label for place in places.values()})
+    return {"files": len(taken), "classes": classes, "bytes": size, "fingerprint": total.hexdigest()}
 
 
 def _hash_files(files: list[directory.File], digests: dict[str, str], remembered: Remembered) -> None:

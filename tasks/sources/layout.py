@@ -105,9 +105,19 @@ def find_layout(paths: Iterable[str], where: str) -> Layout:
         depth += 1
     if not tops:
         raise _one_class(where, label_of(min(branches, key=len)[-1]))
-    has_splits = all(top.lower() in SPLIT_NAMES for top in tops)
+    splits = {top for top in tops if top.lower() in SPLIT_NAMES}
+    if len(splits) > 1 and splits != tops:
+        raise PawlineError(
+            f"{where} has split folders ({', '.join(sorted(splits))}) beside other folders "
+            f"({', '.join(sorted(tops - splits)[:5])}): name every one of them train, validation or test, or none"
+        )
+    has_splits = splits == tops  # a train beside a truck is a class
     layout = Layout(depth, has_splits)
     labels = {place.label for branch in branches if (place := layout.place("/".join([*branch, "image"])))}
+    if unprintable := sorted(label for label in labels if not label.isprintable()):
+        raise PawlineError(
+            f"{where} has a class folder with a control character in its name: rename {unprintable[0]!r}"
+        )
     if not labels:
         raise PawlineError(f"{where} has split folders ({', '.join(sorted(tops))}) without class folders in them")
     if len(labels) == 1:

@@ -20,7 +20,7 @@ from tasks.raw import RawRecord
 from tasks.sources.layout import SPLIT_NAMES, label_of
 from tasks.stage import PawlineError
 
-LOG = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 PROBE_SECONDS = 5.0
 FILENAME_KEYS = ("image/filename", "file_name", "filename")
 
@@ -54,7 +54,7 @@ def read(name: str, data_dir: str | None) -> Iterator[RawRecord]:
     datasets, info = _load(tfds, name, data_dir, keys)
     splits = sorted(split for split in datasets if split in SPLIT_NAMES) or sorted(datasets)
     if skipped := sorted(set(datasets) - set(splits)):
-        LOG.info("ingest: left out the TFDS splits %s", ", ".join(skipped))
+        log.info("ingest: left out the TFDS splits %s", ", ".join(skipped))
     examples = (
         (split, index, example) for split in splits for index, example in enumerate(tfds.as_numpy(datasets[split]))
     )
@@ -64,7 +64,8 @@ def read(name: str, data_dir: str | None) -> Iterator[RawRecord]:
         if label < 0:  # TFDS's mark of an unlabelled record
             continue
         filename = example[keys.filename].decode("utf-8", "backslashreplace") if keys.filename else f"{index:07d}"
-        path = f"{split}/{filename}" if len(splits) > 1 or not keys.filename else filename
+        # Of some data sets a file name is unique inside its class only.
+        path = f"{split}/{index:07d}/{filename}" if keys.filename else f"{split}/{filename}"
         predefined = SPLIT_NAMES.get(split, "") if len(splits) > 1 else ""
         yield RawRecord(path, label_of(info.features[keys.label].int2str(label)), predefined, example[keys.image])
 
@@ -88,6 +89,9 @@ def _find(tfds: Any, name: str, data_dir: str | None) -> Any:  # noqa: ANN401 - 
         nearest = difflib.get_close_matches(name, tfds.list_builders(), n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else "see the catalogue of TensorFlow Datasets"
         raise PawlineError(f"data.tfds_name: TFDS has no data set {name!r}: {hint}") from None
+    except (AssertionError, ValueError) as problem:  # an unknown version or configuration, or no name at all
+        reason = " ".join(str(problem).split())
+        raise PawlineError(f"data.tfds_name: TFDS cannot find {name!r}: {reason}") from None
 
 
 def _find_keys(tfds: Any, builder: Any) -> _Keys:  # noqa: ANN401 - TFDS ships no types

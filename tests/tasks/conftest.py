@@ -34,6 +34,7 @@ def changed(section: S, **values: object) -> S:
 
 
 DATA = changed(COMMITTED.data, synthetic_images=60)
+PARAMS = COMMITTED.model_copy(update={"data": DATA})
 VALIDATE = changed(
     COMMITTED.validate_, splits={"train": 0.6, "val": 0.2, "test": 0.2}, min_images_per_class=2, max_reject_share=0.5
 )
@@ -50,6 +51,10 @@ class Run(NamedTuple):
     @property
     def raw_dir(self) -> Path:
         return self.root / "data" / "raw"
+
+    @property
+    def weights_json(self) -> Path:
+        return self.root / "data" / "weights.json"
 
     @property
     def images_path(self) -> Path:
@@ -114,7 +119,7 @@ def working_in(folder: Path) -> Iterator[None]:
 def make_images(run: Run) -> None:
     """From nothing to TFRecords."""
     source_json = run.root / "data" / "source.json"
-    source(source_out=source_json, params=DATA)
+    source(source_out=source_json, weights_out=run.weights_json, params=PARAMS)
     ingest(source_json=source_json, raw_dir=run.raw_dir, params=DATA)
     validate(
         raw_dir=run.raw_dir,
@@ -175,7 +180,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = Run(tmp_path_factory.mktemp("small_run"))
     with working_in(run.root):
         make_images(run)
-        backbone(params=COMMITTED.backbone, out_dir=run.backbone_dir)
+        backbone(params=COMMITTED.backbone, weights_json=run.weights_json, out_dir=run.backbone_dir)
         make_features(run, run.features_dir, FEATURES, UNFROZEN_LAYERS)
         make_models(run, run)
         make_evaluation(run, run)

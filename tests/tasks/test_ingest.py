@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from tasks.ingest import ingest
-from tasks.params import DataParams
+from tasks.params import DataParams, check_params
 from tasks.raw import RawRecord, read_shard, shard_paths
 from tasks.source import source
 from tasks.sources.layout import left_out
 from tasks.stage import PawlineError
+from tests.conftest import ROOT
 
 SOURCE_JSON, RAW = Path("data/source.json"), Path("data/raw")
 
@@ -27,7 +28,8 @@ def data_params(source_name: str, path: Path | str | None = None) -> DataParams:
 
 
 def ingested(params: DataParams) -> list[RawRecord]:
-    source(source_out=SOURCE_JSON, params=params)
+    whole = check_params(ROOT / "params.yaml").model_copy(update={"data": params})
+    source(source_out=SOURCE_JSON, weights_out=SOURCE_JSON.with_name("weights.json"), params=whole)
     ingest(source_json=SOURCE_JSON, raw_dir=RAW, params=params)
     return [record for shard in shard_paths(RAW) for record in read_shard(shard)]
 

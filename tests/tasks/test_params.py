@@ -12,8 +12,8 @@ from tasks.params import (
     DataParams,
     TrainHeadParams,
     check_params,
+    load_count,
     load_section,
-    load_value,
 )
 from tasks.stage import PawlineError
 from tests.conftest import ROOT
@@ -151,8 +151,10 @@ def test_a_stage_reads_its_own_section_only(write: Callable[..., Path]) -> None:
     with pytest.raises(PawlineError, match=r"params\.yaml: nothing is missing$"):
         load_section(path, "nothing", DataParams)
     with pytest.raises(PawlineError, match=r"params\.yaml: fine_tune\.layers is missing$"):
-        load_value(path, "fine_tune.layers")
-    assert load_value(write("fine_tune.unfrozen_layers", 7), "fine_tune.unfrozen_layers") == 7
+        load_count(path, "fine_tune.layers")
+    assert load_count(write("fine_tune.unfrozen_layers", 7), "fine_tune.unfrozen_layers") == 7
+    with pytest.raises(PawlineError, match=r"fine_tune\.unfrozen_layers is 'many': input should be an integer"):
+        load_count(write("fine_tune.unfrozen_layers", "many"), "fine_tune.unfrozen_layers")
 
 
 def test_the_layer_counts_are_kerass() -> None:

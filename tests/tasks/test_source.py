@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.params import DataParams
+from tasks.params import DataParams, check_params
 from tasks.source import main, source
 from tasks.stage import PawlineError
 from tests.conftest import ROOT
@@ -105,11 +105,36 @@ def test_damage_to_an_archive_is_found_though_it_was_good_before(workdir: Path) 
     with zipfile.ZipFile("a.zip", "w") as packed:
         packed.writestr("cat/1.jpg", b"meow")
         packed.writestr("dog/1.jpg", b"woof")
-    params = DataParams(source="archive", path="a.zip", sha256=None, tfds_name="mnist", synthetic_images=40)
-    source(source_out=Path("source.json"), params=params)
+    data = DataParams(source="archive", path="a.zip", sha256=None, tfds_name="mnist", synthetic_images=40)
+    params = check_params(ROOT / "params.yaml").model_copy(update={"data": data})
+    source(source_out=Path("source.json"), weights_out=Path("weights.json"), params=params)
     Path("a.zip").write_bytes(Path("a.zip").read_bytes().replace(b"woof", b"warf"))
     with pytest.raises(PawlineError, match="truncated or damaged"):
-        source(source_out=Path("source.json"), params=params)
+        source(source_out=Path("source.json"), weights_out=Path("weights.json"), params=params)
+
+
+def test_a_sigmoid_for_five_classes_stops_before_any_other_stage(shared_data: Path, workdir: Path) -> None:
+    committed = check_params(ROOT / "params.yaml")
+    data = committed.data.model_copy(update={"source": "archive", "path": str(shared_data / "cat_breeds.zip")})
+    head = committed.train_head.model_copy(update={"output": "sigmoid"})
+    params = committed.model_copy(update={"data": data, "train_head": head})
+    with pytest.raises(PawlineError, match="the source has 5 classes; choose auto or softmax"):
+        source(source_out=Path("source.json"), weights_out=Path("weights.json"), params=params)
+    assert not Path("source.json").exists()
+
+
+def test_a_changed_file_of_weights_is_noticed(workdir: Path) -> None:
+    committed = check_params(ROOT / "params.yaml")
+    weights = committed.backbone.model_copy(update={"source": "file", "path": "weights.h5"})
+    params = committed.model_copy(update={"backbone": weights})
+    with pytest.raises(PawlineError, match=r"backbone\.path is 'weights\.h5': no such file"):
+        source(source_out=Path("source.json"), weights_out=Path("weights.json"), params=params)
+    seen = []
+    for content in (b"one", b"two", b"one"):
+        Path("weights.h5").write_bytes(content)
+        source(source_out=Path("source.json"), weights_out=Path("weights.json"), params=params)
+        seen.append(Path("weights.json").read_bytes())
+    assert seen[0] == seen[2] != seen[1]
 
 
 def test_it_imports_nothing_slow(workdir: Path) -> None:

@@ -35,6 +35,16 @@ def test_one_folder_that_is_no_split_makes_all_of_them_classes() -> None:
     assert places("train/1.jpg", "truck/1.jpg") == [Place("train", ""), Place("truck", "")]
 
 
+def test_two_split_folders_beside_another_are_refused() -> None:
+    with pytest.raises(PawlineError, match=r"split folders \(test, train\) beside other folders \(extra\): name every"):
+        places("train/cat/1.jpg", "test/cat/1.jpg", "extra/1.jpg")
+
+
+def test_a_class_name_with_a_line_break_is_refused() -> None:
+    with pytest.raises(PawlineError, match="control character in its name"):
+        places("cat\nbig/1.jpg", "dog/1.jpg")
+
+
 def test_images_beside_the_class_folders_have_no_place() -> None:
     assert places("logo.jpg", "PetImages/cover.jpg", "PetImages/Cat/1.jpg", "PetImages/Dog/1.jpg")[:2] == [None, None]
     assert places("train/cat/1.jpg", "val/dog/1.jpg", "val/2.jpg", "3.jpg")[2:] == [None, None]

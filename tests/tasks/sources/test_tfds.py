@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from tasks.params import DataParams
+from tasks.params import DataParams, check_params
 from tasks.raw import read_shard, shard_paths
 from tasks.sources import tfds as tfds_source
 from tasks.sources.synthetic import draw
 from tasks.stage import PawlineError
+from tests.conftest import ROOT
 
 WITHOUT_JFIF = 3
 
@@ -73,18 +74,27 @@ def test_gives_the_bytes_that_tfds_stores(data_dir: Path, caplog: pytest.LogCapt
     from tasks.source import source
 
     caplog.set_level(logging.INFO)
-    source(source_out=Path("data/source.json"), params=data_params(data_dir))
+    params = check_params(ROOT / "params.yaml").model_copy(update={"data": data_params(data_dir)})
+    source(source_out=Path("data/source.json"), weights_out=Path("data/weights.json"), params=params)
     ingest(source_json=Path("data/source.json"), raw_dir=Path("data/raw"), params=data_params(data_dir))
     records = [record for shard in shard_paths(Path("data/raw")) for record in read_shard(shard)]
-    assert {record.path: record.content for record in records} == stored_images(data_dir)
+    names = [record.path.split("/", maxsplit=2) for record in records]
+    assert {(split, len(index)) for split, index, _ in names} == {("train", 7)}
+    contents = {name[2]: record.content for name, record in zip(names, records, strict=True)}
+    assert contents == stored_images(data_dir)
     assert sorted((record.label, record.split) for record in records) == [("cat", "")] * 6 + [("dog", "")] * 6
-    assert all(record.path.lower().startswith(f"petimages/{record.label}/") for record in records)
+    assert all(f"/petimages/{record.label}/" in record.path.lower() for record in records)
     assert "12 files of 2 classes (cat 6, dog 6)" in caplog.text
 
 
 def test_unknown_name_suggests_the_nearest(workdir: Path) -> None:
     with pytest.raises(PawlineError, match=r"no data set 'cats_v_dogs': did you mean cats_vs_dogs\?$"):
         list(tfds_source.read("cats_v_dogs", str(workdir)))
+
+
+def test_an_unknown_version_is_one_line(workdir: Path) -> None:
+    with pytest.raises(PawlineError, match=r"^data\.tfds_name: TFDS cannot find 'cats_vs_dogs:9\.9\.9': .*$"):
+        list(tfds_source.read("cats_vs_dogs:9.9.9", str(workdir)))
 
 
 def test_refuses_a_data_set_without_labelled_images(workdir: Path) -> None:
