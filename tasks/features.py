@@ -28,9 +28,14 @@ log = logging.getLogger(__name__)
 
 
 class FrozenPart(NamedTuple):
-    """What every shard is computed with."""
+    """What every shard is computed with.
 
-    engine: "Engine"
+    Evaluation images go through the network in float32 whatever the training views are computed in: the figures that
+    choose an epoch and a stage are then the saved classifier's own.
+    """
+
+    training: "Engine"
+    evaluation: "Engine"
     boundary: "Boundary | None"
     params: FeaturesParams
 
@@ -79,18 +84,19 @@ def prepare(
 
     network = model.load_backbone(backbone_dir, image.size_px)
     boundary = model.freeze_boundary(network, unfrozen_layers) if unfrozen_layers else None
-    engine = engines.choose_engine(network, boundary, engine=params.engine, precision=params.precision)
+    training = engines.choose_engine(network, boundary, engine=params.engine, precision=params.precision)
+    evaluation = engines.choose_engine(network, boundary, engine=params.engine, precision="float32")
     network.trainable = False
     manifest = {
         "backbone": network.name,
         "backbone_digest": witness.digest_of(witness.frozen_digests(network)),
         "size_px": image.size_px,
         "boundary": boundary.layer if boundary else None,
-        "engine": engine.name,
-        "precision": engine.precision,
+        "engine": training.name,
+        "precision": training.precision,
         "views": params.views,
     }
-    return FrozenPart(engine, boundary, params), manifest
+    return FrozenPart(training, evaluation, boundary, params), manifest
 
 
 def _views_of(split: str, params: FeaturesParams) -> int:
@@ -126,7 +132,8 @@ def _compute_view(
 
     images = [_view_of(batch, split, view, frozen.params) for batch in batches]
     outputs: dict[str, list[np.ndarray]] = {"pooled": []}
-    for batch_outputs in frozen.engine.run(images):
+    engine = frozen.training if split == "train" else frozen.evaluation
+    for batch_outputs in engine.run(images):
         progress.advance(len(batch_outputs["pooled"]))
         outputs["pooled"].append(batch_outputs["pooled"])
         if "boundary" in batch_outputs:

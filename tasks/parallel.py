@@ -51,6 +51,11 @@ def map_processes(function: Callable[[T], R], chunks: Iterable[T], *, workers: i
             f"a worker process died while it worked on one of: {suspects}; "
             "if memory ran out, free some and run again, otherwise a file in there crashes its decoder"
         ) from None
+    except BaseException:
+        # Interrupted or ended: a pool that shuts down in the middle of things can wait for its workers for ever.
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -31,7 +31,7 @@ def _import_quietly() -> tuple[Any, Any]:
             import keras
             import tensorflow
             from absl import logging as absl_logging
-        except BaseException:
+        except Exception:
             said.seek(0)
             Path("/dev/fd", str(stderr)).write_bytes(said.read())
             raise
