@@ -36,6 +36,12 @@ def test_every_command_is_run_somewhere() -> None:
         assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 
 
+def test_pictures_and_links_are_there() -> None:
+    targets = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert "docs/report.png" in targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
 @pytest.mark.parametrize("fragment", blocks("yaml"))
 def test_settings_are_valid(fragment: str, tmp_path: Path) -> None:
     params = yaml.load(ROOT / "params.yaml")
