@@ -176,7 +176,8 @@ def _from_keras(name: str) -> tuple[Weights, dict[str, Any]]:
 
     socket.setdefaulttimeout(NETWORK_TIMEOUT_SECONDS)  # Keras sets none, and would wait for ever
     try:
-        network = model.BACKBONES[name](include_top=False, weights="imagenet")
+        with warnings.catch_warnings(action="ignore"):  # about the input size, which does not matter to weights
+            network = model.BACKBONES[name](include_top=False, weights="imagenet")
     except Exception as error:
         if "URL fetch failure" not in str(error):  # Keras raises a bare Exception for every failed download
             raise

@@ -47,9 +47,14 @@ class DataParams(Section):
             raise ValueError(f"path is missing: data.source {self.source} needs data.path")
         if "\0" in (self.path or ""):
             raise ValueError("path has a null character in it")
-        if (self.path or "").lower().startswith(("http:", "https:")):
-            urlsplit(self.path or "")  # raises the ValueError that says what is wrong with it
+        if "://" in (self.path or ""):
+            self._check_url(self.path or "")
         return self
+
+    def _check_url(self, url: str) -> None:
+        parts = urlsplit(url)  # raises a ValueError that says what is wrong with it
+        if self.source != "archive" or parts.scheme.lower() not in ("http", "https") or not parts.hostname:
+            raise ValueError("path is a URL: only data.source archive takes one, and only http(s)://host/...")
 
 
 class SplitShares(Section):
@@ -169,6 +174,15 @@ class Params(Section):
 
 
 S = TypeVar("S", bound=Section)
+TYPES_IN_WORDS = {
+    "integer": "an integer",
+    "number": "a number",
+    "boolean": "true or false",
+    "string": "text",
+    "array": "a list",
+    "object": "a section with keys",
+    "null": "null",
+}
 
 
 def check_params(path: Path) -> Params:
@@ -189,7 +203,7 @@ def load_count(path: Path, dotted_key: str) -> int:
     """Read one key of another stage's section, a count such as `fine_tune.unfrozen_layers`."""
     value = _value_at(_read_yaml(path), dotted_key, path)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise PawlineError(f"{path}: {dotted_key} is {value!r}: input should be an integer of 0 or more")
+        raise PawlineError(f"{path}: {dotted_key} is {value!r}: allowed is an integer at least 0")
     return value
 
 
@@ -201,7 +215,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (YAMLError, UnicodeDecodeError) as error:
         raise PawlineError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise PawlineError(f"{path} must hold sections such as `data:`, found {type(values).__name__}")
+        raise PawlineError(f"{path} must hold sections such as `data:`, and holds none")
     return values
 
 
@@ -226,22 +240,42 @@ def _one_line(section: type[Section], error: ErrorDetails, prefix: str) -> str:
     location = [str(part) for part in error["loc"]]
     key = (prefix + ".".join(location)).rstrip(".")
     if error["type"] == "extra_forbidden":
-        known = _keys_beside(section, location)
-        nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0)
-        return f"unknown key {key}: did you mean {nearest[0]}? (known here: {', '.join(known)})"
+        known = sorted(_schema_at(section, location[:-1])["properties"])
+        nearest = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean {nearest[0]}? " if nearest else ""
+        return f"unknown key {key}: {hint}(known here: {', '.join(known)})"
     if error["type"] == "missing":
         return f"{key} is missing"
-    message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
+        message = error["msg"].removeprefix("Value error, ")
         return f"{key}: {message}" if key else message
-    return f"{key} is {error['input']!r}: {message[0].lower()}{message[1:]}"
+    shown = {None: "null", True: "true", False: "false"}.get(error["input"]) if _is_constant(error["input"]) else None
+    return f"{key} is {shown or repr(error['input'])}: allowed is {_describe(_schema_at(section, location))}"
 
 
-def _keys_beside(section: type[BaseModel], location: list[str]) -> list[str]:
-    for part in location[:-1]:
-        fields = {field.alias or name: field for name, field in section.model_fields.items()}
-        annotation = fields[part].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        section = annotation
-    return sorted(field.alias or name for name, field in section.model_fields.items())
+def _is_constant(value: object) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+def _schema_at(section: type[Section], location: list[str]) -> dict[str, Any]:
+    """Return the JSON schema of what stands at a place in a section."""
+    whole = section.model_json_schema()
+    schema: dict[str, Any] = whole
+    for part in location:
+        schema = schema["items"] if part.isdigit() else schema["properties"][part]
+        if "$ref" in schema:
+            schema = whole["$defs"][schema["$ref"].rpartition("/")[2]]
+    return schema
+
+
+def _describe(schema: dict[str, Any]) -> str:
+    """Say in words what a JSON schema allows, such as `a number above 0, at most 1`."""
+    if "anyOf" in schema:
+        return " or ".join(_describe(option) for option in schema["anyOf"])
+    if choices := schema.get("enum") or [schema[key] for key in ("const",) if key in schema]:
+        return f"one of {', '.join(choices)}"
+    if "pattern" in schema:
+        return f"text that matches {schema['pattern']}"
+    bounds = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}
+    limits = ", ".join(f"{word} {schema[bound]}" for bound, word in bounds.items() if bound in schema)
+    return f"{TYPES_IN_WORDS[schema['type']]} {limits}".rstrip()

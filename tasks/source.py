@@ -36,8 +36,9 @@ def source(*, source_out: Path, weights_out: Path, params: Params) -> None:
     with stage.whole_file(source_out) as unfinished, stage.whole_file(weights_out) as unfinished_weights:
         stage.write_json(facts, unfinished)
         stage.write_json(weights, unfinished_weights)
+    known = {key: value for key, value in facts.items() if value is not None}
     shown = ", ".join(
-        f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}" for key, value in facts.items()
+        f"{key} {value:,}" if isinstance(value, int) else f"{key} {value}" for key, value in known.items()
     )
     log.info("%s, in %s", shown, source_out)
 

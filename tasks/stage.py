@@ -10,10 +10,12 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+SECONDS_TO_UNWIND = 3.0
 SCRATCH = Path(".pawline")  # unfinished work, so that an interrupted stage carries on; never an input of a stage
 
 
@@ -37,8 +39,7 @@ def run(main: Callable[[], None]) -> None:
     Exit codes: 0 done, 1 a `PawlineError`, 130 interrupted from the keyboard.
     """
     _die_with_parent()
-    # A polite kill unwinds like Ctrl-C, so that temporary files go.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _end)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
         main()
@@ -46,20 +47,34 @@ def run(main: Callable[[], None]) -> None:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(1)
     except FileNotFoundError as error:
-        if error.filename is None:
-            raise
-        sys.stderr.write(f"error: {error.filename} is missing: run `dvc repro`, which makes what a stage reads\n")
+        sys.stderr.write(f"error: {error.filename or error} is missing: run `dvc repro` for what a stage reads\n")
+        sys.exit(1)
+    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        sys.stderr.write(f"error: {error.filename}: {error.strerror}: make it accessible and run again\n")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: the next run carries on from here\n")
         sys.exit(130)
 
 
+def _end(*_: object) -> None:
+    """Answer a polite kill: unwind like Ctrl-C, so that temporary files go, but only once and not for long."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Raised inside a callback of the garbage collector, the exit below would be swallowed.
+    deadline = threading.Timer(SECONDS_TO_UNWIND, os._exit, [143])
+    deadline.daemon = True
+    deadline.start()
+    sys.exit(143)
+
+
 def _die_with_parent() -> None:
-    """Ask Linux to end this process when DVC is killed: an orphan would write outputs under the next run's feet."""
+    """Ask Linux to end this process when DVC is killed: an orphan would write outputs under the next run's feet.
+
+    Killed outright, as DVC was: outputs appear whole or not at all, and worker processes end by themselves.
+    """
     if sys.platform == "linux" and "DVC_STAGE" in os.environ:
         pr_set_pdeathsig = 1  # linux/prctl.h
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 @contextmanager
