@@ -15,7 +15,7 @@ from tasks.quiet_tf import Tensor, tf
 
 NAME = "pawline"
 VERSION = "1.0.0"
-IMAGES_PER_SHARD = 256
+IMAGES_PER_SHARD = 128
 BATCH_SIZE = 32
 
 
