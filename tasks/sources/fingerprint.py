@@ -23,6 +23,7 @@ from tasks.sources.digests import Remembered, file_digest
 from tasks.sources.layout import find_layout, left_out
 from tasks.stage import PawlineError
 
+FACTS = "files, classes, bytes, fingerprint"  # what is remembered of an archive; other facts need another name
 SYNTHETIC_VERSION = 1  # to be raised when tasks/sources/synthetic.py draws something else
 
 
@@ -78,10 +79,10 @@ def check_archive(path: Path) -> dict[str, int]:
 def _of_archive(path: Path, expected: str | None) -> dict[str, Any]:
     status = directory.status_of(path)
     with Remembered(path) as remembered:
-        facts: dict[str, Any] | None = remembered.recall("", status)
+        facts: dict[str, Any] | None = remembered.recall(FACTS, status)
         if facts is None:
             facts = {**check_archive(path), "bytes": status.st_size, "fingerprint": file_digest(path)}
-            remembered.learn("", status, facts)
+            remembered.learn(FACTS, status, facts)
     if expected and facts["fingerprint"] != expected:
         raise PawlineError(f"{path} has SHA-256 {facts['fingerprint']}, data.sha256 says {expected}: one is wrong")
     return facts
