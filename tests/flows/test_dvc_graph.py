@@ -101,10 +101,11 @@ def test_a_stage_runs_in_this_environment_and_its_lines_are_logged(
 @pytest.mark.parametrize(
     ("script", "reason"),
     [
-        (FAILS, "stage source failed: no photos in x: set data.path"),
-        ("raise ValueError('boom')", "stage source failed: ValueError: boom; failed to run: python -m tasks.source, "),
-        ("print('fine')", "stage source failed: fine; output 'source.txt' does not exist"),
-        ("import os; os.kill(os.getpid(), 9)", "stage source failed: failed to run: python -m tasks.source, exited "),
+        (FAILS, "no photos in x: set data.path"),
+        ("raise ValueError('boom')", "ValueError: boom; failed to run: python -m tasks.source, "),
+        ("print('fine')", "fine; output 'source.txt' does not exist"),
+        # Some shells add a line of their own, "Killed", before it.
+        ("import os; os.kill(os.getpid(), 9)", "(Killed; )?failed to run: python -m tasks.source, exited "),
     ],
     ids=["says-error", "raises", "writes-nothing", "killed"],
 )
@@ -112,7 +113,7 @@ def test_a_failure_says_why_in_one_line(project: Path, script: str, reason: str)
     (project / "tasks/source.py").write_text(script)
     with pytest.raises(PawlineError) as failure:
         reproduce("source")
-    assert str(failure.value).startswith(reason)
+    assert re.match(f"stage source failed: {reason}", str(failure.value))
     assert "\n" not in str(failure.value)
 
 
