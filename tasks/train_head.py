@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 def train_head(*, features_dir: Path, backbone_dir: Path, stage1_dir: Path, params: TrainHeadParams) -> None:
     """Train the head, keep its best epoch, and prove that the backbone it stands on did not move."""
-    from tasks import keras_files, model, training, witness
+    from tasks import heads, keras_files, model, optimization, training, witness
 
     manifest = read_manifest(features_dir)
     labels = manifest["labels"]
@@ -28,9 +28,9 @@ def train_head(*, features_dir: Path, backbone_dir: Path, stage1_dir: Path, para
     before = witness.frozen_digests(backbone)
     witness.check_same_weights(before, manifest)
     channels = backbone.output_shape[-1]
-    head = model.build_head(channels, len(labels), output=output, dropout=params.dropout, seed=params.seed)
+    head = heads.build_head(channels, len(labels), output=output, dropout=params.dropout, seed=params.seed)
     model.build_classifier(backbone, head)  # stage 1 trains this network's head; the witness looks at the rest
-    model.compile_model(head, learning_rate=params.learning_rate)
+    optimization.compile_model(head, learning_rate=params.learning_rate)
     train_split, val_split = (FeatureSplit(features_dir, split, "pooled") for split in ("train", "val"))
     schedule = training.Schedule(params.epochs, params.batch_size, params.seed)
     with stage.scratch_dir(

@@ -16,12 +16,12 @@ from tests.conftest import ROOT
 SAVE = """
 import sys, time
 from pathlib import Path
-from tasks import keras_files, model
+from tasks import heads, keras_files, model
 from tasks.quiet_tf import keras
 keras.utils.set_random_seed(0)
 time.sleep(float(sys.argv[2]))
 backbone = model.build_backbone("MobileNetV2", 96)
-head = model.build_head(1280, 2, output="sigmoid", dropout=0.2, seed=0)
+head = heads.build_head(1280, 2, output="sigmoid", dropout=0.2, seed=0)
 keras_files.save_model(model.build_classifier(backbone, head), Path(sys.argv[1], "m.keras"))
 keras_files.save_model(model.build_classifier(backbone, head), Path(sys.argv[1], "m.h5"))
 """

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks import model
+from tasks import heads, model, optimization
 from tasks.backbone import read_weights
 from tasks.quiet_tf import Model, keras
 from tasks.stage import PawlineError
@@ -80,7 +80,7 @@ def test_every_boundary_is_before_the_first_unfrozen_layer_and_all_that_crosses(
 
 @pytest.mark.parametrize("unfrozen_layers", [1, 15, 60, 100, 152, 154])
 def test_the_tail_from_the_boundary_is_the_classifier(network: Model, unfrozen_layers: int) -> None:
-    head = model.build_head(1280, 2, **HEAD)
+    head = heads.build_head(1280, 2, **HEAD)
     boundary = model.freeze_boundary(network, unfrozen_layers)
     at_boundary = keras.Model(network.input, boundary.tensor)(IMAGES.astype(np.float32))
     probs = model.build_tail(network, boundary, head)(at_boundary)
@@ -105,27 +105,27 @@ def test_the_last_layers_train_but_for_batch_normalization(unfrozen_layers: int)
 
 @pytest.mark.parametrize(("output", "classes", "units"), [("sigmoid", 2, 1), ("softmax", 2, 2), ("softmax", 5, 5)])
 def test_the_head_gives_probabilities(output: str, classes: int, units: int) -> None:
-    head = model.build_head(1280, classes, output=output, dropout=0.5, seed=3)
+    head = heads.build_head(1280, classes, output=output, dropout=0.5, seed=3)
     assert (head.input_shape, head.output_shape) == ((None, 1280), (None, units))
-    probs = model.class_probs(np.asarray(head(np.random.default_rng(0).normal(size=(4, 1280)))))
+    probs = heads.class_probs(np.asarray(head(np.random.default_rng(0).normal(size=(4, 1280)))))
     assert probs.shape == (4, classes)
     assert probs.dtype == np.float32
     np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-6)
-    same = model.build_head(1280, classes, output=output, dropout=0.5, seed=3)
+    same = heads.build_head(1280, classes, output=output, dropout=0.5, seed=3)
     assert all(np.array_equal(a, b) for a, b in zip(head.get_weights(), same.get_weights(), strict=True))
-    other = model.build_head(1280, classes, output=output, dropout=0.5, seed=4)
+    other = heads.build_head(1280, classes, output=output, dropout=0.5, seed=4)
     assert not np.array_equal(head.get_weights()[0], other.get_weights()[0])
 
 
 def test_class_probs() -> None:
     one = np.array([[0.25], [1.0]], np.float32)
-    assert model.class_probs(one).tolist() == [[0.75, 0.25], [0.0, 1.0]]
+    assert heads.class_probs(one).tolist() == [[0.75, 0.25], [0.0, 1.0]]
     two = np.array([[0.25, 0.75]], np.float32)
-    assert model.class_probs(two).tolist() == two.tolist()
+    assert heads.class_probs(two).tolist() == two.tolist()
 
 
 def test_the_classifier_takes_uint8_and_float(network: Model) -> None:
-    classifier = model.build_classifier(network, model.build_head(1280, 5, output="softmax", dropout=0.0, seed=0))
+    classifier = model.build_classifier(network, heads.build_head(1280, 5, output="softmax", dropout=0.0, seed=0))
     probs = classifier.predict_on_batch(IMAGES)
     assert probs.shape == (3, 5)
     assert np.array_equal(probs, classifier.predict_on_batch(IMAGES.astype(np.float32)))
@@ -135,12 +135,12 @@ def test_the_classifier_takes_uint8_and_float(network: Model) -> None:
 @pytest.mark.parametrize(("output", "classes", "loss"), [("sigmoid", 2, 0.25), ("softmax", 3, 0.25)])
 def test_the_loss_fits_the_output(output: str, classes: int, loss: float) -> None:
     """A model whose probability of the label is exp(-1/4) has a loss of 1/4."""
-    head = model.build_head(4, classes, output=output, dropout=0.0, seed=0)
+    head = heads.build_head(4, classes, output=output, dropout=0.0, seed=0)
     right = np.exp(-loss)
     kernel, bias = head.get_weights()
     bias[:] = np.log(right / (1 - right)) if output == "sigmoid" else np.log([(1 - right) / 2, right, (1 - right) / 2])
     head.set_weights([kernel * 0, bias])
-    model.compile_model(head, learning_rate=0.5)
+    optimization.compile_model(head, learning_rate=0.5)
     assert float(head.optimizer.learning_rate) == 0.5
     logs = head.test_on_batch(np.ones((3, 4), np.float32), np.array([1, 1, 1]), return_dict=True)
     assert logs["loss"] == pytest.approx(loss, abs=1e-6)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks import keras_files, model
+from tasks import heads, keras_files
 from tasks.stage import PawlineError
 from tasks.train_head import output_for, train_head
 from tests.tasks.conftest import TRAIN_HEAD, Run, changed
@@ -25,7 +25,7 @@ def test_outputs(small_run: Run) -> None:
 
 def test_the_head_moved(small_run: Run) -> None:
     head = keras_files.load_model(small_run.stage1_dir / "head.keras")
-    untrained = model.build_head(1280, 2, output="sigmoid", dropout=TRAIN_HEAD.dropout, seed=TRAIN_HEAD.seed)
+    untrained = heads.build_head(1280, 2, output="sigmoid", dropout=TRAIN_HEAD.dropout, seed=TRAIN_HEAD.seed)
     assert not any(np.array_equal(a, b) for a, b in zip(head.get_weights(), untrained.get_weights(), strict=True))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks import model, training
+from tasks import heads, optimization, training
 from tasks.feature_store import FeatureSplit, shard_name
 from tasks.quiet_tf import Model
 from tasks.stage import PawlineError
@@ -34,8 +34,8 @@ def val_split(tmp_path: Path) -> FeatureSplit:
 
 
 def fresh_head(learning_rate: float = 0.1) -> Model:
-    head = model.build_head(6, 2, output="sigmoid", dropout=0.5, seed=1)
-    model.compile_model(head, learning_rate=learning_rate)
+    head = heads.build_head(6, 2, output="sigmoid", dropout=0.5, seed=1)
+    optimization.compile_model(head, learning_rate=learning_rate)
     return head
 
 
