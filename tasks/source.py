@@ -28,9 +28,10 @@ def source(*, source_out: Path, weights_out: Path, params: Params) -> None:
             the head; or the file of weights is missing.
     """
     facts = fingerprint(params.data)
-    if params.train_head.output == "sigmoid" and facts.get("classes", 2) > 2:
+    output = params.train_head.output
+    if output in ("sigmoid", "logit") and facts.get("classes", 2) > 2:
         raise PawlineError(
-            f"train_head.output is 'sigmoid': the source has {facts['classes']} classes; choose auto or softmax"
+            f"train_head.output is {output!r}: the source has {facts['classes']} classes; choose auto or softmax"
         )
     weights = _identify_weights(params.backbone)
     with stage.whole_file(source_out) as unfinished, stage.whole_file(weights_out) as unfinished_weights:

