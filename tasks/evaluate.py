@@ -25,6 +25,7 @@ from tasks.feature_store import FeatureSplit
 from tasks.progress import Progress
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import
+    from tasks.heads import Output
     from tasks.quiet_tf import Model
 
 log = logging.getLogger(__name__)
@@ -58,10 +59,11 @@ def evaluate(
     labels = records.read_labels(tfrecords_dir)
     split = "test" if "test" in records.split_sizes(tfrecords_dir) else "val"
     predictions = predict(models_dir / "classifier.keras", tfrecords_dir, split)
-    stage2 = json.loads((models_dir / "stage2" / "summary.json").read_text(encoding="utf-8"))
-    stages = {"stage1": _score_stage(models_dir / "stage1" / "head.keras", features_dir, "pooled", split)}
+    stage1, stage2 = (_read_summary(models_dir / name) for name in ("stage1", "stage2"))
+    output = stage1["output"]
+    stages = {"stage1": _score_stage(models_dir / "stage1" / "head.keras", features_dir, "pooled", split, output)}
     if stage2["best"] is not None:
-        stages["stage2"] = _score_stage(models_dir / "stage2" / "tail.keras", features_dir, "boundary", split)
+        stages["stage2"] = _score_stage(models_dir / "stage2" / "tail.keras", features_dir, "boundary", split, output)
     evaluation = {
         "split": split,
         "selected": stage2["selected"],
@@ -85,11 +87,13 @@ def predict(classifier_path: Path, tfrecords_dir: Path, split: str) -> Predictio
     from tasks import heads, keras_files, records
 
     classifier = keras_files.load_model(classifier_path)
+    # A head's logit has become a probability in the classifier: one column or one a class is all that differs.
+    output: Output = "sigmoid" if classifier.output_shape[-1] == 1 else "softmax"
     batches, probs = [], []
     with Progress("evaluate", total=records.split_sizes(tfrecords_dir)[split]) as progress:
         for shard in records.shard_paths(tfrecords_dir, split):
             for batch in records.read_shard(shard):
-                probs.append(heads.class_probs(np.asarray(classifier.predict_on_batch(batch.images))))
+                probs.append(heads.class_probs(np.asarray(classifier.predict_on_batch(batch.images)), output))
                 batches.append(batch._replace(images=np.empty(0)))
                 progress.advance(len(batch.labels))
     return Predictions(
@@ -100,7 +104,12 @@ def predict(classifier_path: Path, tfrecords_dir: Path, split: str) -> Predictio
     )
 
 
-def _score_stage(model_path: Path, features_dir: Path, kind: str, split: str) -> dict[str, Any]:
+def _read_summary(stage_dir: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((stage_dir / "summary.json").read_text(encoding="utf-8"))
+    return summary
+
+
+def _score_stage(model_path: Path, features_dir: Path, kind: str, split: str, output: "Output") -> dict[str, Any]:
     """Score one stage from the stored features: on the evaluated split and, under `val`, on the validation split."""
     from tasks import heads, keras_files, training
 
@@ -108,7 +117,7 @@ def _score_stage(model_path: Path, features_dir: Path, kind: str, split: str) ->
     scores: dict[str, Any] = {}
     for name in dict.fromkeys(("val", split)):
         features = FeatureSplit(features_dir, name, kind)
-        scores["probs"] = heads.class_probs(training.predict_split(network, features))
+        scores["probs"] = heads.class_probs(training.predict_split(network, features), output)
         scores[name] = metrics.summary(features.labels, scores["probs"])
     return {**scores[split], "val": scores["val"], "probs": scores["probs"]}
 

@@ -8,6 +8,7 @@ python -m tasks.features    (about 200 views a second on two cores; an interrupt
 
 import logging
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +19,7 @@ from tasks.feature_store import shard_name
 from tasks.image_table import SPLITS
 from tasks.params import FeaturesParams, ImageParams, load_section, load_unfrozen_layers
 from tasks.progress import Progress
+from tasks.stage import PawlineError
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import
     from tasks.engines import Engine
@@ -83,15 +85,18 @@ def prepare(
     from tasks import engines, model, witness
 
     network = model.load_backbone(backbone_dir, image.size_px)
-    boundary = model.freeze_boundary(network, unfrozen_layers) if unfrozen_layers else None
-    training = engines.choose_engine(network, boundary, engine=params.engine, precision=params.precision)
-    evaluation = engines.choose_engine(network, boundary, engine=params.engine, precision="float32")
+    unfrozen = model.count_unfrozen(network, unfrozen_layers)
+    boundary = model.freeze_boundary(network, unfrozen) if unfrozen else None
+    choose = partial(engines.choose_engine, network, boundary, pooling=params.pooling, engine=params.engine)
+    training, evaluation = choose(precision=params.precision), choose(precision="float32")
     network.trainable = False
     manifest = {
         "backbone": network.name,
         "backbone_digest": witness.digest_of(witness.frozen_digests(network)),
         "size_px": image.size_px,
+        "unfrozen_layers": unfrozen_layers,
         "boundary": boundary.layer if boundary else None,
+        "pooling": params.pooling,
         "engine": training.name,
         "precision": training.precision,
         "views": params.views,
@@ -128,7 +133,7 @@ def _compute_view(
     batches: list["Batch"], split: str, view: int, frozen: FrozenPart, progress: Progress
 ) -> dict[str, np.ndarray]:
     """Return the arrays of one view of a shard, [images, ...]."""
-    from tasks import model
+    from tasks.backbones import IMAGE
 
     images = [_view_of(batch, split, view, frozen.params) for batch in batches]
     outputs: dict[str, list[np.ndarray]] = {"pooled": []}
@@ -137,10 +142,21 @@ def _compute_view(
         progress.advance(len(batch_outputs["pooled"]))
         outputs["pooled"].append(batch_outputs["pooled"])
         if "boundary" in batch_outputs:
-            outputs.setdefault("boundary", []).append(batch_outputs["boundary"].astype(np.float16))
-    if frozen.boundary is not None and frozen.boundary.layer == model.IMAGE:
+            outputs.setdefault("boundary", []).append(_to_float16(batch_outputs["boundary"]))
+    if frozen.boundary is not None and frozen.boundary.layer == IMAGE:
         outputs["boundary"] = images
     return {kind: np.concatenate(arrays) for kind, arrays in outputs.items()}
+
+
+def _to_float16(tensor: np.ndarray) -> np.ndarray:
+    try:
+        with np.errstate(over="raise"):
+            return tensor.astype(np.float16)
+    except FloatingPointError:  # a backbone without BatchNormalization may give any values
+        raise PawlineError(
+            f"features are stored as float16, and a value of {np.abs(tensor).max():.0f} is too large for that: choose "
+            "another fine_tune.unfrozen_layers (0, or all layers, stores no such tensor) or other weights"
+        ) from None
 
 
 def _view_of(batch: "Batch", split: str, view: int, params: FeaturesParams) -> np.ndarray:

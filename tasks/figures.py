@@ -5,7 +5,7 @@ No text of the user's goes into a figure: names of classes stand in the page aro
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -51,6 +51,7 @@ STYLE: dict[Any, Any] = {
 }
 MOST_BATCH_POINTS = 300  # of one stage; a longer history is drawn as the means of so many stretches
 SMOOTHED_SHARE = 1 / 20  # of a stage's batches, that the moving average spans
+LOWEST_RATE_SHOWN = 1 / 30  # of the lowest stage's highest learning rate: a cosine ends at 0, which no logarithm shows
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class StageCurves:
 
     Attributes:
         name: As shown.
-        batches: Rows of batches.csv: epoch, images, loss, accuracy.
-        epochs: Rows of epochs.csv: epoch, loss, accuracy, val_loss, val_accuracy.
+        batches: Rows of batches.csv: epoch, images, loss, accuracy, learning_rate.
+        epochs: Rows of epochs.csv: epoch, loss, accuracy, val_loss, val_accuracy, learning_rate.
         best_epoch: Whose weights were kept, from 1.
     """
 
@@ -75,19 +76,42 @@ def draw_curves(stages: Sequence[StageCurves], metric: Metric) -> Markup:
     with style.context(["default", STYLE]):
         figure = Figure(figsize=(4.4, 3.1), layout="constrained")
         axes = figure.add_subplot()
-        start = 0
-        for stage in stages:
-            if start:
-                axes.axvline(start, color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)))
+        for stage, start in _placed(axes, stages):
             _draw_stage(axes, stage, metric, start)
-            start += len(stage.epochs)
-        axes.set(xlabel="epoch", ylabel=metric, xlim=(0, start), ylim=_limits(stages, metric))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(ylabel=metric, ylim=_limits(stages, metric))
         last = stages[-1].epochs[-1]
         about = (
             f"{metric} by epoch; at the end {last[metric]:.3f} in training, {last[f'val_{metric}']:.3f} in validation"
         )
         return _inline_svg(figure, about.capitalize())
+
+
+def draw_learning_rates(stages: Sequence[StageCurves]) -> Markup:
+    """Draw the learning rate over the epochs of all stages, with each stage's highest at the axis."""
+    with style.context(["default", STYLE]):
+        figure = Figure(figsize=(4.4, 1.7), layout="constrained")
+        axes = figure.add_subplot()
+        highest = []
+        for stage, start in _placed(axes, stages):
+            times, rates = _batch_times(stage.batches), np.array([row["learning_rate"] for row in stage.batches])
+            axes.plot(start + _thin(times), _thin(rates), color=COLOURS["val"])
+            highest.append(rates.max())
+        axes.set(yscale="log", ylabel="learning rate", ylim=(min(highest) * LOWEST_RATE_SHOWN, max(highest) * 2))
+        axes.set_yticks(sorted(set(highest)), [f"{rate:.2g}" for rate in sorted(set(highest))], minor=False)
+        axes.set_yticks([], minor=True)
+        return _inline_svg(figure, "Learning rate by epoch")
+
+
+def _placed(axes: Axes, stages: Sequence[StageCurves]) -> Iterator[tuple[StageCurves, int]]:
+    """Lay the stages one after the other along the axis of epochs; yield each with the epoch before its first."""
+    start = 0
+    for stage in stages:
+        if start:
+            axes.axvline(start, color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)))
+        yield stage, start
+        start += len(stage.epochs)
+    axes.set(xlabel="epoch", xlim=(0, start))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _draw_stage(axes: Axes, stage: StageCurves, metric: Metric, start: int) -> None:

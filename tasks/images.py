@@ -11,10 +11,11 @@ import struct
 import warnings
 import zlib
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageStat, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageStat, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # fewer decoders, fewer ways in for hostile bytes
 SIGNATURES = {
@@ -39,7 +40,7 @@ DECODER_ERRORS = (
     struct.error,
     zlib.error,
 )
-WHITE = (255, 255, 255)
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 EXIF_ORIENTATION = 0x0112
 TO_UPRIGHT = {  # EXIF 2.32, tag 0x0112: what undoes each orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -127,9 +128,21 @@ def decode_upright(content: bytes) -> Image.Image:
     return _upright_rgb(_open(content))
 
 
-def resize_square(image: Image.Image, size_px: int) -> npt.NDArray[np.uint8]:
-    """Squash an RGB image to uint8 [size_px, size_px, 3], bilinear with antialiasing."""
-    return np.asarray(image.resize((size_px, size_px), Image.Resampling.BILINEAR))
+def resize_square(image: Image.Image, size_px: int, how: Literal["squash", "crop", "pad"]) -> npt.NDArray[np.uint8]:
+    """Resize an RGB image to uint8 [size_px, size_px, 3], bilinear with antialiasing.
+
+    Args:
+        image: Of any width and height.
+        size_px: The side of the square.
+        how: squash: the whole picture, its aspect given up; crop: the largest square in its middle; pad: the whole
+            picture in its aspect, between black bars.
+    """
+    size, bilinear = (size_px, size_px), Image.Resampling.BILINEAR
+    if how == "crop":
+        return np.asarray(ImageOps.fit(image, size, bilinear))
+    if how == "pad":
+        return np.asarray(ImageOps.pad(image, size, bilinear, color=BLACK))
+    return np.asarray(image.resize(size, bilinear))
 
 
 def perceptual_hash_of(gray: Image.Image) -> str:

@@ -19,7 +19,7 @@ ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip member can have
 
 def save_model(model: Model, path: Path) -> None:
     """Save as `.keras` (or `.h5`, by suffix), the same bytes for the same model."""
-    bare = keras.Model(model.inputs, model.outputs, name=model.name)
+    bare = keras.Model(model.input, model.output, name=model.name)
     if path.suffix == ".h5":
         bare.save(path)
         return

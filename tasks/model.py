@@ -1,17 +1,19 @@
-"""The network: backbone, freeze boundary, head, classifier."""
+"""The network: backbone, freeze boundary, tail, classifier."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from tasks import params
 from tasks.backbone import read_origin, read_weights
+from tasks.backbones import IMAGE, SCALING_LAYERS, build_backbone
 from tasks.quiet_tf import Model, Tensor, keras
 from tasks.stage import PawlineError
 
-BACKBONES: dict[str, Callable[..., Any]] = {"MobileNetV2": keras.applications.MobileNetV2}
-IMAGE, SCALE = "image", "scale"
+Pooling = Literal["average", "max"]
+POOLING_LAYERS = {"average": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
 
 
 class Boundary(NamedTuple):
@@ -28,23 +30,10 @@ class Boundary(NamedTuple):
     position: int
 
 
-def build_backbone(name: str, size_px: int) -> Model:
-    """Build a backbone with random weights and its input scaling inside.
-
-    Returns:
-        A Keras model from images, float32 [batch, size_px, size_px, 3] in 0..255, to its last feature map. Its
-        layers are the backbone's own, after the input and the scaling to [-1, 1] that MobileNetV2 was trained with
-        (Sandler et al. 2018; keras.applications.mobilenet_v2.preprocess_input).
-    """
-    image = keras.Input((size_px, size_px, 3), name=IMAGE)
-    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name=SCALE)(image)
-    backbone = BACKBONES[name](include_top=False, weights=None, input_tensor=scaled)
-    return keras.Model(image, backbone.output, name=name)
-
-
 def load_backbone(backbone_dir: Path, size_px: int) -> Model:
     """Build the backbone of models/backbone/ with its weights."""
-    backbone = build_backbone(read_origin(backbone_dir)["name"], size_px)
+    origin = read_origin(backbone_dir)
+    backbone = build_backbone(origin["name"], size_px, origin["width"])
     assign_weights(backbone, read_weights(backbone_dir / "weights.h5"))
     return backbone
 
@@ -67,49 +56,72 @@ def assign_weights(backbone: Model, weights: Mapping[str, np.ndarray]) -> None:
         variable.assign(weights[path])
 
 
-def freeze_boundary(backbone: Model, unfrozen_layers: int) -> Boundary:
-    """Find the last single tensor of the graph at or before the first of the last `unfrozen_layers` layers.
+def count_unfrozen(backbone: Model, unfrozen: int | float | str) -> int:
+    """Return how many of the last layers are meant by a count, a share (rounded) or the first one's name.
+
+    Raises:
+        PawlineError: There are not as many layers, or none of that name.
+    """
+    own = [layer.name for layer in backbone.layers[1:] if layer.name not in SCALING_LAYERS]
+    return params.count_unfrozen(["input_layer", *own], unfrozen, backbone.name)  # Keras's name of our `image`
+
+
+def freeze_boundary(backbone: Model, unfrozen: int | float | str) -> Boundary:
+    """Find the last single tensor of the graph at or before the first unfrozen layer.
 
     Layers between the boundary and the first unfrozen one (in a block with a shortcut, say) belong to the tail but
-    stay frozen. With all layers unfrozen, or all but the input, the boundary is the image itself.
+    stay frozen. Where no layer before the cut has weights, the boundary is the image itself: a scaled or padded image
+    says no more than the image, in four times the bytes.
     """
     layers = backbone.layers
-    first_unfrozen = len(layers) - unfrozen_layers
-    for position in range(first_unfrozen, 1, -1):
+    first_unfrozen = len(layers) - count_unfrozen(backbone, unfrozen)
+    first_with_weights = next(position for position, layer in enumerate(layers) if layer.weights)
+    for position in range(first_unfrozen, first_with_weights, -1):
         made_before = {id(layer.output): index for index, layer in enumerate(layers[:position])}
         crossing = {id(tensor) for layer in layers[position:] for tensor in _as_list(layer.input)} & made_before.keys()
         if len(crossing) == 1:
             index = made_before[crossing.pop()]
-            if layers[index].name != SCALE:  # a scaled image says no more than the image, in four times the bytes
-                return Boundary(layers[index].name, layers[index].output, index)
+            return Boundary(layers[index].name, layers[index].output, index)
     return Boundary(IMAGE, backbone.input, 0)
 
 
-def unfreeze(backbone: Model, unfrozen_layers: int) -> None:
+def unfreeze(backbone: Model, unfrozen: int | float | str) -> None:
     """Make the last layers trainable and freeze the rest and every BatchNormalization layer.
 
     BatchNormalization stays frozen because Keras 3's `fit` passes `training=True` down whatever the backbone was
     called with (keras-team/keras issue 20285), and an unfrozen layer then runs on the statistics of a batch.
     """
     layers = backbone.layers
+    first_unfrozen = len(layers) - count_unfrozen(backbone, unfrozen)
     for position, layer in enumerate(layers):
-        is_last = position >= len(layers) - unfrozen_layers
-        layer.trainable = is_last and not isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = position >= first_unfrozen and not isinstance(layer, keras.layers.BatchNormalization)
 
 
-def build_tail(backbone: Model, boundary: Boundary, head: Model) -> Model:
-    """Build what stage 2 trains: the boundary tensor to probabilities, sharing its layers with the classifier."""
-    return keras.Model(boundary.tensor, head(pool(backbone.output)), name="tail")
+def build_tail(backbone: Model, boundary: Boundary, head: Model, *, pooling: Pooling) -> Model:
+    """Build what stage 2 trains: the boundary tensor to what the head gives, sharing its layers with the classifier."""
+    return keras.Model(boundary.tensor, head(pool(backbone.output, pooling)), name="tail")
 
 
-def build_classifier(backbone: Model, head: Model) -> Model:
-    """Build the whole network: images, uint8 or float of 0..255 [batch, size, size, 3], to probabilities."""
-    return keras.Model(backbone.input, head(pool(backbone.output)), name="classifier")
+def build_classifier(
+    backbone: Model, head: Model, *, pooling: Pooling, output: Literal["sigmoid", "logit", "softmax"]
+) -> Model:
+    """Build the whole network: images, uint8 or float of 0..255 [batch, size, size, 3], to probabilities.
+
+    Args:
+        backbone: Images to a feature map.
+        head: Pooled vectors to `output`.
+        pooling: How a feature map becomes a vector.
+        output: What the head gives; a logit becomes the probability that it stands for.
+    """
+    answer = head(pool(backbone.output, pooling))
+    if output == "logit":
+        answer = keras.layers.Activation("sigmoid", name="probabilities")(answer)
+    return keras.Model(backbone.input, answer, name="classifier")
 
 
-def pool(feature_map: Tensor) -> Tensor:
-    """Average a feature map over its height and width."""
-    return keras.layers.GlobalAveragePooling2D(name="pool")(feature_map)
+def pool(feature_map: Tensor, pooling: Pooling) -> Tensor:
+    """Reduce a feature map [batch, height, width, channels] to its average or maximum, [batch, channels]."""
+    return POOLING_LAYERS[pooling](name="pool")(feature_map)
 
 
 def _as_list(tensors: Tensor | list[Tensor]) -> list[Tensor]:

@@ -281,21 +281,31 @@ def check_params(path: Path) -> Params:
     Raises:
         PawlineError: With one line for the first thing that is wrong.
     """
-    return _checked(Params, _read_yaml(path), path, prefix="")
+    return check_values(read_values(path), path)
+
+
+def check_values(values: dict[str, Any], path: Path) -> Params:
+    """Check values as if they stood in the file, before they are written into it."""
+    return _checked(Params, values, path, prefix="")
 
 
 def load_section(path: Path, name: str, section: type[S]) -> S:
     """Read one section of the file; the rest of it is not looked at."""
-    return _checked(section, _value_at(_read_yaml(path), name, path), path, prefix=name + ".")
+    return _checked(section, _value_at(read_values(path), name, path), path, prefix=name + ".")
 
 
 def load_unfrozen_layers(path: Path) -> int | float | str:
     """Read `fine_tune.unfrozen_layers` alone; the rest of its section is not looked at."""
-    value = _value_at(_read_yaml(path), "fine_tune.unfrozen_layers", path)
+    value = _value_at(read_values(path), "fine_tune.unfrozen_layers", path)
     return _checked(UnfreezeParams, {"unfrozen_layers": value}, path, prefix="fine_tune.").unfrozen_layers
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_values(path: Path) -> dict[str, Any]:
+    """Read the file's values, unchecked.
+
+    Raises:
+        PawlineError: It is missing, not YAML, or holds no sections.
+    """
     try:
         values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -40,7 +40,7 @@ def preprocess(*, raw_dir: Path, images_path: Path, tfrecords_dir: Path, params:
     kept = [row for row in read_images(images_path) if row.status == "kept"]
     labels = sorted({row.label for row in kept})
     counts = Counter(row.split for row in kept)
-    encode = partial(encode_chunk, images_path=images_path, size_px=params.size_px)
+    encode = partial(encode_chunk, images_path=images_path, params=params)
     with stage.whole_dir(tfrecords_dir) as unfinished, Progress("preprocess", total=len(kept)) as progress:
         with ExitStack() as stack:
             writers = {split: stack.enter_context(_SplitWriter(unfinished, split, counts[split])) for split in counts}
@@ -53,21 +53,22 @@ def preprocess(*, raw_dir: Path, images_path: Path, tfrecords_dir: Path, params:
     log.info("preprocess: %s images of %d px (%s) in %s", f"{len(kept):,}", params.size_px, sizes, tfrecords_dir)
 
 
-def encode_chunk(chunk: Chunk, *, images_path: Path, size_px: int) -> list[EncodedImage]:
+def encode_chunk(chunk: Chunk, *, images_path: Path, params: ImageParams) -> list[EncodedImage]:
     """Decode, resize and encode the kept photos of a row group; runs in a worker."""
     rows = _kept_by_path(images_path)
     return [
-        EncodedImage(rows[record.path], encode_png(record.content, size_px))
+        EncodedImage(rows[record.path], encode_png(record.content, params))
         for record in read_chunk(chunk)
         if record.path in rows
     ]
 
 
-def encode_png(content: bytes, size_px: int) -> bytes:
+def encode_png(content: bytes, params: ImageParams) -> bytes:
     """Turn a photo's bytes into the bytes of a lossless PNG [size_px, size_px, 3]."""
+    square = resize_square(decode_upright(content), params.size_px, params.resize)
     encoded = io.BytesIO()
     # Level 1: twice the speed of the default for a tenth more bytes.
-    Image.fromarray(resize_square(decode_upright(content), size_px)).save(encoded, "PNG", compress_level=1)
+    Image.fromarray(square).save(encoded, "PNG", compress_level=1)
     return encoded.getvalue()
 
 

@@ -91,6 +91,7 @@ def training_facts(stage1_dir: Path, stage2_dir: Path) -> dict[str, Any]:
         "why_selected": explain_selection(stage1["best"], stage2),
         "loss_curves": figures.draw_curves(curves, "loss"),
         "accuracy_curves": figures.draw_curves(curves, "accuracy"),
+        "learning_rates": figures.draw_learning_rates(curves),
     }
 
 
@@ -98,7 +99,7 @@ def explain_selection(best1: Mapping[str, float], stage2: Mapping[str, Any]) -> 
     """Say in words why the selected stage was selected."""
     best2 = stage2["best"]
     if best2 is None:
-        return "Stage 1 is the classifier: nothing was unfrozen (fine_tune.unfrozen_layers is 0)."
+        return "Stage 1 is the classifier: nothing was unfrozen (fine_tune.unfrozen_layers comes to 0)."
     accuracies = f"{percent(best2['val_accuracy'])} against {percent(best1['val_accuracy'])}"
     losses = f"{best2['val_loss']:.4f} against {best1['val_loss']:.4f}"
     selected = stage2["selected"] == "stage2"

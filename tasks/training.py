@@ -1,17 +1,18 @@
-"""The training loop of both stages: epochs over stored features, curves, best epoch kept, resumed where it stopped."""
+"""The training of both stages: epochs over stored features, curves, best epoch kept, resumed where it stopped."""
 
-import csv
-import dataclasses
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from tasks import heads, metrics, optimization
+from tasks.curves import History, why_stopped
 from tasks.feature_store import FeatureSplit
+from tasks.params import TrainingParams
 from tasks.progress import Progress
 from tasks.quiet_tf import Model
 from tasks.stage import PawlineError, whole_file
@@ -21,90 +22,100 @@ log = logging.getLogger(__name__)
 EVALUATION_BATCH_SIZE = 256
 
 
-class Schedule(NamedTuple):
-    """How long and in what portions to train."""
+class Splits(NamedTuple):
+    """What is trained on, and what chooses the epoch."""
 
-    epochs: int
-    batch_size: int
-    seed: int
-
-
-@dataclasses.dataclass
-class History:
-    """What happened: a row an epoch and a row a batch (loss and accuracy of that batch alone)."""
-
-    epochs: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    batches: list[dict[str, float]] = dataclasses.field(default_factory=list)
-
-    @property
-    def best(self) -> dict[str, float]:
-        """The row of the best epoch: highest validation accuracy, then lowest validation loss, then earliest."""
-        return max(self.epochs, key=rank)
+    train: FeatureSplit
+    val: FeatureSplit
 
 
-def rank(metrics: dict[str, float]) -> tuple[float, float]:
-    """Order validation metrics: accuracy first, and of equal accuracies the lower loss."""
-    return metrics["val_accuracy"], -metrics["val_loss"]
+def open_splits(features_dir: Path, kind: str) -> Splits:
+    """Open the features of a kind (`pooled` or `boundary`)."""
+    return Splits(FeatureSplit(features_dir, "train", kind), FeatureSplit(features_dir, "val", kind))
 
 
 def train(
-    model: Model, train_split: FeatureSplit, val_split: FeatureSplit, schedule: Schedule, *, scratch: Path, what: str
+    model: Model, splits: Splits, params: TrainingParams, *, output: heads.Output, scratch: Path, what: str
 ) -> History:
-    """Train a compiled model on stored features and leave it with the weights of its best epoch.
+    """Train a model on stored features and leave it with the weights of its best epoch.
 
     Epoch `e` shows view `e` modulo the number of views of every training image, in an order drawn from the seed and
     the epoch. After each epoch the whole state goes to `scratch`, from where an interrupted run carries on.
 
+    Args:
+        model: Features to answers.
+        splits: The features and their labels.
+        params: How to train.
+        output: What the model answers with.
+        scratch: Where the state is kept.
+        what: The stage's name, for messages.
+
     Raises:
         PawlineError: If the loss is no longer finite.
     """
-    history, best = _resume(model, scratch)
-    for epoch in range(len(history.epochs), schedule.epochs):
-        rows = _train_epoch(model, train_split, schedule, epoch, what)
+    steps_per_epoch = math.ceil(len(splits.train) / params.batch_size)
+    optimization.compile_model(model, params, output=output, steps_per_epoch=steps_per_epoch)
+    callbacks = optimization.epoch_callbacks(model, params)
+    read_rate = optimization.learning_rate_reader(model)
+    history, best = _resume(model, callbacks, scratch)
+    while len(history.epochs) < params.epochs and not model.stop_training:
+        epoch = len(history.epochs)
+        rows = _train_epoch(model, splits.train, params, epoch, read_rate, what)
+        row = {"epoch": epoch + 1} | _mean(rows) | evaluate_split(model, splits.val, output)
+        row["learning_rate"] = read_rate()
+        _check_finite(row["val_loss"], f"{what}: the validation loss is {{}} after epoch {epoch + 1}")
         history.batches += rows
-        metrics = {"epoch": epoch + 1} | _mean(rows) | evaluate_split(model, val_split)
-        _check_finite(metrics["val_loss"], f"{what}: the validation loss is {{}} after epoch {epoch + 1}")
-        history.epochs.append(metrics)
-        if history.best is metrics:
+        history.epochs.append(row)
+        callbacks.on_epoch_end(epoch, row)
+        if history.best is row:
             best = _values(model.weights)
         _keep_state(model, history, best, scratch)
-        log.info(
-            "%s: epoch %d of %d, loss %.4f, accuracy %.4f, validation loss %.4f, accuracy %.4f",
-            *(what, epoch + 1, schedule.epochs, metrics["loss"], metrics["accuracy"]),
-            *(metrics["val_loss"], metrics["val_accuracy"]),
-        )
+        _log_epoch(row, params, what)
+    _log_stop(history, params, what)
     _assign(model.weights, best)
     return history
 
 
-def write_curves(history: History, out_dir: Path) -> None:
-    """Write `epochs.csv` and `batches.csv`."""
-    for name, rows in (("epochs", history.epochs), ("batches", history.batches)):
-        with (out_dir / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({key: _rounded(value) for key, value in row.items()} for row in rows)
+def _log_epoch(row: dict[str, float], params: TrainingParams, what: str) -> None:
+    log.info(
+        "%s: epoch %d of %d, loss %.4f, accuracy %.4f, validation loss %.4f, accuracy %.4f",
+        *(what, row["epoch"], params.epochs, row["loss"], row["accuracy"], row["val_loss"], row["val_accuracy"]),
+    )
 
 
-def _rounded(value: float) -> float | int:
-    return value if isinstance(value, int) else round(value, 6)
+def _log_stop(history: History, params: TrainingParams, what: str) -> None:
+    if why_stopped(history, params) == "patience":
+        trained, patience = len(history.epochs), params.stop_patience
+        message = "%s: stopped after epoch %d of %d: %s got no better for %s %s"
+        epochs = "epoch" if patience == 1 else "epochs"
+        log.info(message, what, trained, params.epochs, params.monitor, patience, epochs)
 
 
 def _train_epoch(
-    model: Model, split: FeatureSplit, schedule: Schedule, epoch: int, what: str
+    model: Model,
+    split: FeatureSplit,
+    params: TrainingParams,
+    epoch: int,
+    read_rate: Callable[[], float],
+    what: str,
 ) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = []
-    order = np.random.default_rng([schedule.seed, epoch]).permutation(len(split))
-    steps_before = epoch * math.ceil(len(split) / schedule.batch_size)
-    with Progress(f"{what} epoch {epoch + 1}/{schedule.epochs}", total=len(split)) as progress:
-        for indices in _portions(order, schedule.batch_size):
-            model.reset_metrics()  # so that the figures are this batch's
-            images = split.rows(indices, epoch % split.views)
-            logs = model.train_on_batch(images, split.labels[indices], return_dict=True)
+    order = np.random.default_rng([params.seed, epoch]).permutation(len(split))
+    steps_before = epoch * math.ceil(len(split) / params.batch_size)
+    targets = heads.targets(split.labels, model.output_shape[-1])
+    weights = optimization.class_weights(split.labels, params.class_weights)
+    with Progress(f"{what} epoch {epoch + 1}/{params.epochs}", total=len(split)) as progress:
+        for indices in _portions(order, params.batch_size):
+            rate = read_rate()
+            sample_weight = None if weights is None else weights[split.labels[indices]]
+            # Keras starts its figures anew at each call: they are this batch's.
+            logs = model.train_on_batch(
+                split.rows(indices, epoch % split.views), targets[indices], sample_weight, return_dict=True
+            )
             loss, accuracy = float(logs["loss"]), float(logs["accuracy"])
             _check_finite(loss, f"{what}: the loss is {{}} at epoch {epoch + 1}, batch {len(rows) + 1}")
-            step = steps_before + len(rows) + 1
-            rows.append({"step": step, "epoch": epoch + 1, "images": len(indices), "loss": loss, "accuracy": accuracy})
+            row = {"step": steps_before + len(rows) + 1, "epoch": epoch + 1, "images": len(indices)}
+            rows.append(row | {"loss": loss, "accuracy": accuracy, "learning_rate": rate})
             progress.advance(len(indices))
     return rows
 
@@ -119,14 +130,13 @@ def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
     return {key: sum(row[key] * row["images"] for row in rows) / images for key in ("loss", "accuracy")}
 
 
-def evaluate_split(model: Model, split: FeatureSplit) -> dict[str, float]:
-    """Return `val_loss` and `val_accuracy` of a compiled model on a split; every image counts once."""
-    rows: list[dict[str, float]] = []
-    for indices in _portions(np.arange(len(split)), EVALUATION_BATCH_SIZE):
-        model.reset_metrics()  # so that the figures are this batch's, whatever Keras carries from batch to batch
-        logs = model.test_on_batch(split.rows(indices, 0), split.labels[indices], return_dict=True)
-        rows.append({"images": len(indices), "loss": float(logs["loss"]), "accuracy": float(logs["accuracy"])})
-    return {f"val_{key}": value for key, value in _mean(rows).items()}
+def evaluate_split(model: Model, split: FeatureSplit, output: heads.Output) -> dict[str, float]:
+    """Return `val_loss` and `val_accuracy` of a model on a split: of its probabilities, whatever it was trained for."""
+    probs = heads.class_probs(predict_split(model, split), output)
+    return {
+        "val_loss": metrics.cross_entropy(split.labels, probs),
+        "val_accuracy": metrics.accuracy(split.labels, probs),
+    }
 
 
 def predict_split(model: Model, split: FeatureSplit) -> np.ndarray:
@@ -157,18 +167,20 @@ def _assign(variables: list[Any], values: list[np.ndarray]) -> None:
 def _keep_state(model: Model, history: History, best: list[np.ndarray], scratch: Path) -> None:
     arrays: dict[str, Any] = {f"state_{i}": value for i, value in enumerate(_values(_state(model)))}
     arrays |= {f"best_{i}": value for i, value in enumerate(best)}
-    arrays["history"] = np.frombuffer(json.dumps(dataclasses.asdict(history)).encode(), np.uint8)
+    arrays["history"] = np.frombuffer(json.dumps(vars(history)).encode(), np.uint8)
     with whole_file(scratch / "state.npz") as unfinished:
         np.savez(unfinished, **arrays)
 
 
-def _resume(model: Model, scratch: Path) -> tuple[History, list[np.ndarray]]:
+def _resume(model: Model, callbacks: optimization.Callbacks, scratch: Path) -> tuple[History, list[np.ndarray]]:
     """Take up the state of the last finished epoch, if there is one."""
     kept = scratch / "state.npz"
     if not kept.exists():
         return History(), _values(model.weights)
     with np.load(kept) as arrays:
         history = History(**json.loads(arrays["history"].tobytes()))
+        for epoch, row in enumerate(history.epochs):
+            callbacks.on_epoch_end(epoch, row)  # before the state: it has the learning rate that they lowered
         state, best = _state(model), model.weights
         _assign(state, [arrays[f"state_{i}"] for i in range(len(state))])
         log.info("carrying on after epoch %d", len(history.epochs))

@@ -135,7 +135,7 @@ def make_tfrecords(run: Run, tfrecords_dir: Path) -> None:
     preprocess(raw_dir=run.raw_dir, images_path=run.images_path, tfrecords_dir=tfrecords_dir, params=IMAGE)
 
 
-def make_features(made: Run, features_dir: Path, params: FeaturesParams, unfrozen_layers: int) -> None:
+def make_features(made: Run, features_dir: Path, params: FeaturesParams, unfrozen_layers: int | float | str) -> None:
     """Features of the TFRecords and backbone of a run."""
     features(
         tfrecords_dir=made.tfrecords_dir,

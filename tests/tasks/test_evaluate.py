@@ -12,8 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks import metrics, records
+from tasks.fine_tune import fine_tune
+from tasks.train_head import train_head
 from tests.tasks.conftest import (
     FEATURES,
+    FINE_TUNE,
+    TRAIN_HEAD,
     UNFROZEN_LAYERS,
     Run,
     changed,
@@ -41,6 +45,34 @@ def test_end_to_end_equals_the_cached_path_though_training_is_in_bfloat16(small_
     assert figures(run)["end_to_end_max_difference"] < 1e-3  # evaluation images go through in float32
 
 
+@pytest.mark.parametrize("output", ["logit", "softmax"])
+def test_end_to_end_is_the_cached_path_for_every_output(small_run: Run, workdir: Path, output: str) -> None:
+    run = Run(workdir)
+    shutil.copytree(small_run.features_dir, run.features_dir)
+    train_head(
+        features_dir=run.features_dir,
+        backbone_dir=small_run.backbone_dir,
+        stage1_dir=run.stage1_dir,
+        params=changed(TRAIN_HEAD, output=output, hidden_units=(8,)),
+    )
+    fine_tune(
+        features_dir=run.features_dir,
+        stage1_dir=run.stage1_dir,
+        backbone_dir=small_run.backbone_dir,
+        stage2_dir=run.stage2_dir,
+        classifier_out=run.classifier_path,
+        params=FINE_TUNE,
+    )
+    make_evaluation(small_run, run)
+    assert figures(run)["end_to_end_max_difference"] < 1e-3
+    check_stages(run)
+    table = pq.read_table(run.predictions_path).to_pydict()
+    probs = np.array(table["probabilities"])
+    assert probs.shape == (len(table["id"]), 2)
+    assert ((probs > 0) & (probs < 1)).all()
+    assert np.ptp(probs) > 0.01
+
+
 def test_figures_follow_from_the_predictions(small_run: Run) -> None:
     table = pq.read_table(small_run.predictions_path).to_pydict()
     evaluation = figures(small_run)
@@ -59,9 +91,13 @@ def test_figures_follow_from_the_predictions(small_run: Run) -> None:
 
 
 def test_each_stage_has_its_figures_and_the_selected_is_the_whole(small_run: Run) -> None:
-    evaluation = figures(small_run)
+    check_stages(small_run)
+
+
+def check_stages(run: Run) -> None:
+    evaluation = figures(run)
     summaries = {
-        name: json.loads((small_run.models_dir / name / "summary.json").read_text()) for name in ("stage1", "stage2")
+        name: json.loads((run.models_dir / name / "summary.json").read_text()) for name in ("stage1", "stage2")
     }
     assert evaluation["selected"] == summaries["stage2"]["selected"]
     assert evaluation[evaluation["selected"]]["accuracy"] == evaluation["accuracy"]

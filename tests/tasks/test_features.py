@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from tasks import feature_store, records
+from tasks import features as features_module
 from tasks.augment import augment
 from tasks.feature_store import FeatureSplit
-from tests.tasks.conftest import FEATURES, UNFROZEN_LAYERS, Run, changed, make_features
+from tasks.stage import PawlineError
+from tests.tasks.conftest import FEATURES, IMAGE, UNFROZEN_LAYERS, Run, changed, make_features
 
 SPLITS = ("train", "val", "test")
 
@@ -33,11 +35,8 @@ def test_what_is_stored(small_run: Run) -> None:
     manifest = feature_store.read_manifest(small_run.features_dir)
     sizes = records.split_sizes(small_run.tfrecords_dir)
     assert manifest["images"] == sizes
-    assert (manifest["boundary"], manifest["engine"], manifest["precision"]) == (
-        "block_13_project",
-        "openvino",
-        "float32",
-    )
+    assert (manifest["backbone"], manifest["boundary"]) == ("MobileNetV2", "block_13_project")
+    assert (manifest["pooling"], manifest["engine"], manifest["precision"]) == ("average", "openvino", "float32")
     for split in SPLITS:
         pooled, boundary = (FeatureSplit(small_run.features_dir, split, kind) for kind in ("pooled", "boundary"))
         everything = np.arange(sizes[split])
@@ -94,6 +93,31 @@ def test_a_killed_run_carries_on_and_ends_with_the_same_bytes(
     assert len(computed) == 2  # of three shards: the one whose labels had not left is not computed again
     assert contents(workdir / "features") == contents(small_run.features_dir)
     assert not (workdir / ".pawline").exists()
+
+
+def test_maximum_pooling(small_run: Run, workdir: Path) -> None:
+    params = changed(FEATURES, views=1, pooling="max", engine="tensorflow")
+    make_features(small_run, workdir / "features", params, "out_relu")
+    manifest = feature_store.read_manifest(workdir / "features")
+    assert (manifest["pooling"], manifest["boundary"]) == ("max", "Conv_1_bn")
+    pooled, boundary = (FeatureSplit(workdir / "features", "val", kind) for kind in ("pooled", "boundary"))
+    everything = np.arange(len(pooled))
+    last_map = boundary.rows(everything, 0).astype(np.float32).clip(0, 6)  # Conv_1_bn, then ReLU6
+    np.testing.assert_allclose(pooled.rows(everything, 0), last_map.max(axis=(1, 2)), atol=5e-3)  # of float16
+
+
+def test_a_value_too_large_for_float16() -> None:
+    """An infinity in the store would come out as a loss that is not a number, epochs later."""
+    fits = np.array([65504.0, -65504.0, 1e-9], np.float32)
+    assert features_module._to_float16(fits).tolist() == [65504.0, -65504.0, 0.0]
+    with pytest.raises(PawlineError, match=r"^features are stored as float16, and a value of 70000 is too large for"):
+        features_module._to_float16(np.array([1.0, -70000.0], np.float32))
+
+
+def test_a_share_that_rounds_to_no_layer(small_run: Run) -> None:
+    params = changed(FEATURES, engine="tensorflow")
+    frozen, manifest = features_module.prepare(small_run.backbone_dir, params, IMAGE, 0.001)
+    assert (frozen.boundary, manifest["boundary"]) == (None, None)
 
 
 def test_nothing_to_fine_tune_needs_no_boundary(small_run: Run, workdir: Path) -> None:

@@ -2,14 +2,20 @@ import re
 import xml.etree.ElementTree as ET
 
 from tasks import figures
-from tasks.figures import StageCurves, draw_curves, draw_roc
+from tasks.figures import StageCurves, draw_curves, draw_learning_rates, draw_roc
 
 COLOUR_LITERAL = re.compile(r"(?:fill|stroke): #\w+")
 
 
-def stage(name: str, *, batch_images: list[int], epochs: int, loss: float = 0.5) -> StageCurves:
+def stage(name: str, *, batch_images: list[int], epochs: int, loss: float = 0.5, rate: float = 1e-3) -> StageCurves:
     batches = [
-        {"epoch": float(epoch + 1), "images": float(images), "loss": loss, "accuracy": float(images > 1)}
+        {
+            "epoch": float(epoch + 1),
+            "images": float(images),
+            "loss": loss,
+            "accuracy": float(images > 1),
+            "learning_rate": rate,
+        }
         for epoch in range(epochs)
         for images in batch_images
     ]
@@ -23,6 +29,7 @@ def stage(name: str, *, batch_images: list[int], epochs: int, loss: float = 0.5)
 def test_figures_take_their_colours_from_the_page_and_hold_no_time() -> None:
     for svg in (
         draw_curves([stage("stage 1", batch_images=[8, 8], epochs=2)], "loss"),
+        draw_learning_rates([stage("stage 1", batch_images=[8, 8], epochs=2)]),
         draw_roc([[(0.0, 0.0), (0.0, 1.0), (1.0, 1.0)]]),
     ):
         ET.fromstring(svg)  # noqa: S314 -- our own
@@ -38,6 +45,16 @@ def test_both_stages_are_named_and_their_epochs_run_on() -> None:
     assert ">stage 2</text>" in svg
     assert ">6</text>" in svg
     assert "Accuracy by epoch; at the end 0.900 in training, 0.800 in validation" in svg
+
+
+def test_learning_rates_of_both_stages_are_at_the_axis_and_a_rate_of_zero_is_no_trouble() -> None:
+    stages = [stage("stage 1", batch_images=[8, 8], epochs=4), stage("stage 2", batch_images=[8], epochs=2, rate=3e-5)]
+    stages[0].batches[0]["learning_rate"] = 0.0
+    svg = draw_learning_rates(stages)
+    assert ">0.001</text>" in svg
+    assert ">3e-05</text>" in svg
+    assert ">6</text>" in svg
+    assert draw_learning_rates(stages[:1]) != svg
 
 
 def test_drawing_twice_gives_the_same_bytes() -> None:
@@ -56,9 +73,9 @@ def test_a_last_batch_of_one_image_hardly_moves_the_smoothed_line() -> None:
 
 
 def test_a_long_history_is_thinned() -> None:
-    short = draw_curves([stage("stage 1", batch_images=[8] * 100, epochs=3)], "loss")
-    long = draw_curves([stage("stage 1", batch_images=[8] * 10_000, epochs=3)], "loss")
-    assert len(long) < 2 * len(short)
+    short, long = ([stage("stage 1", batch_images=[8] * batches, epochs=3)] for batches in (100, 10_000))
+    assert len(draw_curves(long, "loss")) < 2 * len(draw_curves(short, "loss"))
+    assert len(draw_learning_rates(long)) < 2 * len(draw_learning_rates(short))
 
 
 def test_more_classes_than_colours_share_one() -> None:

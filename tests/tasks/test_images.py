@@ -4,6 +4,7 @@ import io
 import random
 import struct
 import zlib
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -227,7 +228,46 @@ def test_decode_upright_says_why_it_cannot() -> None:
 def test_resize_square_squashes_with_antialiasing() -> None:
     stripes = np.zeros((60, 120, 3), np.uint8)
     stripes[:, ::2] = 255
-    small = resize_square(Image.fromarray(stripes), 10)
+    small = resize_square(Image.fromarray(stripes), 10, "squash")
     assert small.shape == (10, 10, 3)
     assert small.dtype == np.uint8
     assert np.abs(small.astype(int) - 127).max() <= 12
+
+
+RESIZES: tuple[Literal["squash", "crop", "pad"], ...] = ("squash", "crop", "pad")
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_resize_square_in_each_way(upright: bool) -> None:
+    """Red, green and blue thirds side by side: what becomes of each shows where every column went."""
+    thirds = np.zeros((40, 120, 3), np.uint8)
+    for third in range(3):
+        thirds[:, 40 * third : 40 * (third + 1), third] = 200
+    if upright:
+        thirds = thirds.transpose(1, 0, 2)
+    image = Image.fromarray(thirds)
+    squash, crop, pad = (resize_square(image, 30, how).astype(int) for how in RESIZES)
+    if upright:
+        squash, crop, pad = (square.transpose(1, 0, 2) for square in (squash, crop, pad))
+    assert squash.shape == crop.shape == pad.shape == (30, 30, 3)
+    colours = (200 * np.eye(3, dtype=int)).tolist()
+    assert [squash[15, column].tolist() for column in (4, 15, 25)] == colours
+    assert [squash[row, 4].tolist() for row in (0, 29)] == [colours[0]] * 2
+    assert (crop[:, 2:-2] == colours[1]).all()  # the middle third alone, its edges blurred at most
+    assert [pad[15, column].tolist() for column in (4, 15, 25)] == colours
+    assert (pad[:9] == 0).all()
+    assert (pad[21:] == 0).all()
+    assert (pad[11:19, 2:8] == colours[0]).all()
+
+
+def test_all_resizes_agree_on_a_square_picture() -> None:
+    image = Image.fromarray(noise(1)[:, :HEIGHT])
+    squash, crop, pad = (resize_square(image, 20, how) for how in RESIZES)
+    assert np.array_equal(squash, crop)
+    assert np.array_equal(squash, pad)
+
+
+@pytest.mark.parametrize("how", RESIZES)
+@pytest.mark.parametrize("size", [(1, 1), (3000, 1), (1, 3000), (2, 2000)])
+def test_resize_square_of_extreme_sizes(size: tuple[int, int], how: Literal["squash", "crop", "pad"]) -> None:
+    assert resize_square(Image.new("RGB", size, (9, 9, 9)), 96, how).shape == (96, 96, 3)

@@ -16,14 +16,16 @@ from tests.conftest import ROOT
 SAVE = """
 import sys, time
 from pathlib import Path
-from tasks import heads, keras_files, model
+from tasks import backbones, heads, keras_files, model, params
 from tasks.quiet_tf import keras
 keras.utils.set_random_seed(0)
 time.sleep(float(sys.argv[2]))
-backbone = model.build_backbone("MobileNetV2", 96)
-head = heads.build_head(1280, 2, output="sigmoid", dropout=0.2, seed=0)
-keras_files.save_model(model.build_classifier(backbone, head), Path(sys.argv[1], "m.keras"))
-keras_files.save_model(model.build_classifier(backbone, head), Path(sys.argv[1], "m.h5"))
+backbone = backbones.build_backbone("MobileNetV2", 96)
+train_head = params.check_params(Path("params.yaml")).train_head.model_copy(update={"hidden_units": (8,)})
+head = heads.build_head(1280, 2, train_head, output="logit")
+for name in ("m.keras", "m.h5"):
+    classifier = model.build_classifier(backbone, head, pooling="average", output="logit")
+    keras_files.save_model(classifier, Path(sys.argv[1], name))
 """
 
 
@@ -52,6 +54,7 @@ def test_what_loads_predicts_equally(tmp_path: Path, suffix: str) -> None:
     values = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     assert np.array_equal(loaded.predict_on_batch(values), model.predict_on_batch(values))
     assert not loaded.compiled
+    assert loaded.output.shape == (None, 3)  # a tensor, not a list of one: layers that follow expect that
     assert [path.name for path in tmp_path.iterdir()] == [f"m{suffix}"]
 
 

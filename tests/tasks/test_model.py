@@ -1,19 +1,17 @@
 """The network: where it is cut, what trains, what it answers."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
-from tasks import heads, model, optimization
+from tasks import backbones, heads, model
 from tasks.backbone import read_weights
 from tasks.quiet_tf import Model, keras
 from tasks.stage import PawlineError
-from tests.tasks.conftest import IMAGE, Run
+from tests.tasks.conftest import COMMITTED, IMAGE, Run
 
 LAYERS = 154
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), np.uint8)
-HEAD: dict[str, Any] = {"output": "sigmoid", "dropout": 0.2, "seed": 0}
+HEAD = COMMITTED.train_head
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +36,7 @@ def test_input_is_scaled_like_kerass_preprocessing(network: Model, small_run: Ru
 
 
 def test_the_last_hundred_layers_are_cut_after_block_5() -> None:
-    boundary = model.freeze_boundary(model.build_backbone("MobileNetV2", 224), 100)
+    boundary = model.freeze_boundary(backbones.build_backbone("MobileNetV2", 224), 100)
     assert (boundary.layer, boundary.tensor.shape) == ("block_5_add", (None, 28, 28, 32))
 
 
@@ -56,9 +54,14 @@ def test_the_last_hundred_layers_are_cut_after_block_5() -> None:
         (152, "Conv1"),
         (153, "image"),  # the first unfrozen layer is Conv1; a scaled image is no better than the image
         (154, "image"),
+        (0.65, "block_5_add"),  # the last 100
+        (0.001, "Conv_1_bn"),  # none
+        ("block_6_expand", "block_5_add"),
+        ("Conv1", "image"),
+        ("input_layer", "image"),
     ],
 )
-def test_boundaries(network: Model, unfrozen_layers: int, layer: str) -> None:
+def test_boundaries(network: Model, unfrozen_layers: int | float | str, layer: str) -> None:
     assert model.freeze_boundary(network, unfrozen_layers).layer == layer
 
 
@@ -80,16 +83,41 @@ def test_every_boundary_is_before_the_first_unfrozen_layer_and_all_that_crosses(
 
 @pytest.mark.parametrize("unfrozen_layers", [1, 15, 60, 100, 152, 154])
 def test_the_tail_from_the_boundary_is_the_classifier(network: Model, unfrozen_layers: int) -> None:
-    head = heads.build_head(1280, 2, **HEAD)
+    head = heads.build_head(1280, 2, HEAD, output="sigmoid")
     boundary = model.freeze_boundary(network, unfrozen_layers)
     at_boundary = keras.Model(network.input, boundary.tensor)(IMAGES.astype(np.float32))
-    probs = model.build_tail(network, boundary, head)(at_boundary)
-    np.testing.assert_allclose(probs, model.build_classifier(network, head)(IMAGES), atol=1e-5)
+    probs = model.build_tail(network, boundary, head, pooling="average")(at_boundary)
+    classifier = model.build_classifier(network, head, pooling="average", output="sigmoid")
+    np.testing.assert_allclose(probs, classifier(IMAGES), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("unfrozen", "message"),
+    [
+        (155, "is 155: MobileNetV2 has 154 layers, so 0 to 154 are allowed"),
+        ("scale", "is 'scale': MobileNetV2 has no such layer; did you mean .*"),  # ours, not the backbone's
+    ],
+)
+def test_layers_that_are_not_there(network: Model, unfrozen: int | str, message: str) -> None:
+    for find in (model.freeze_boundary, model.unfreeze, model.count_unfrozen):
+        with pytest.raises(PawlineError, match=rf"^fine_tune\.unfrozen_layers {message}$"):
+            find(network, unfrozen)
+
+
+def test_unfreeze_takes_a_share_or_a_name_too() -> None:
+    backbone = backbones.build_backbone("MobileNetV2", 96)
+    trained = {}
+    for unfrozen in (100, 0.65, "block_6_expand", 0.001):
+        model.unfreeze(backbone, unfrozen)
+        trained[unfrozen] = [variable.path for variable in backbone.trainable_weights]
+    assert trained[100] == trained[0.65] == trained["block_6_expand"]
+    assert trained[100][0] == "block_6_expand/kernel"
+    assert trained[0.001] == []
 
 
 @pytest.mark.parametrize("unfrozen_layers", [0, 1, 30, 100, 154])
 def test_the_last_layers_train_but_for_batch_normalization(unfrozen_layers: int) -> None:
-    backbone = model.build_backbone("MobileNetV2", 96)
+    backbone = backbones.build_backbone("MobileNetV2", 96)
     model.unfreeze(backbone, unfrozen_layers)
     theirs = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3)).layers
     last = theirs[len(theirs) - unfrozen_layers :]
@@ -103,48 +131,34 @@ def test_the_last_layers_train_but_for_batch_normalization(unfrozen_layers: int)
     assert len(expected) == {0: 0, 1: 0, 30: 10, 100: 34, 154: 52}[unfrozen_layers]
 
 
-@pytest.mark.parametrize(("output", "classes", "units"), [("sigmoid", 2, 1), ("softmax", 2, 2), ("softmax", 5, 5)])
-def test_the_head_gives_probabilities(output: str, classes: int, units: int) -> None:
-    head = heads.build_head(1280, classes, output=output, dropout=0.5, seed=3)
-    assert (head.input_shape, head.output_shape) == ((None, 1280), (None, units))
-    probs = heads.class_probs(np.asarray(head(np.random.default_rng(0).normal(size=(4, 1280)))))
-    assert probs.shape == (4, classes)
-    assert probs.dtype == np.float32
-    np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-6)
-    same = heads.build_head(1280, classes, output=output, dropout=0.5, seed=3)
-    assert all(np.array_equal(a, b) for a, b in zip(head.get_weights(), same.get_weights(), strict=True))
-    other = heads.build_head(1280, classes, output=output, dropout=0.5, seed=4)
-    assert not np.array_equal(head.get_weights()[0], other.get_weights()[0])
-
-
-def test_class_probs() -> None:
-    one = np.array([[0.25], [1.0]], np.float32)
-    assert heads.class_probs(one).tolist() == [[0.75, 0.25], [0.0, 1.0]]
-    two = np.array([[0.25, 0.75]], np.float32)
-    assert heads.class_probs(two).tolist() == two.tolist()
-
-
 def test_the_classifier_takes_uint8_and_float(network: Model) -> None:
-    classifier = model.build_classifier(network, heads.build_head(1280, 5, output="softmax", dropout=0.0, seed=0))
+    head = heads.build_head(1280, 5, HEAD, output="softmax")
+    head.set_weights([np.random.default_rng(0).normal(size=weight.shape) for weight in head.weights])
+    classifier = model.build_classifier(network, head, pooling="average", output="softmax")
     probs = classifier.predict_on_batch(IMAGES)
     assert probs.shape == (3, 5)
     assert np.array_equal(probs, classifier.predict_on_batch(IMAGES.astype(np.float32)))
     assert not np.allclose(probs, classifier.predict_on_batch(IMAGES / 255), atol=1e-3)
 
 
-@pytest.mark.parametrize(("output", "classes", "loss"), [("sigmoid", 2, 0.25), ("softmax", 3, 0.25)])
-def test_the_loss_fits_the_output(output: str, classes: int, loss: float) -> None:
-    """A model whose probability of the label is exp(-1/4) has a loss of 1/4."""
-    head = heads.build_head(4, classes, output=output, dropout=0.0, seed=0)
-    right = np.exp(-loss)
-    kernel, bias = head.get_weights()
-    bias[:] = np.log(right / (1 - right)) if output == "sigmoid" else np.log([(1 - right) / 2, right, (1 - right) / 2])
-    head.set_weights([kernel * 0, bias])
-    optimization.compile_model(head, learning_rate=0.5)
-    assert float(head.optimizer.learning_rate) == 0.5
-    logs = head.test_on_batch(np.ones((3, 4), np.float32), np.array([1, 1, 1]), return_dict=True)
-    assert logs["loss"] == pytest.approx(loss, abs=1e-6)
-    assert logs["accuracy"] == 1.0
+def test_a_logit_becomes_its_probability_in_the_classifier_alone(network: Model) -> None:
+    pooled = keras.Input((1280,))
+    head = keras.Model(pooled, keras.layers.Dense(1)(pooled))
+    boundary = model.freeze_boundary(network, 30)
+    at_boundary = keras.Model(network.input, boundary.tensor)(IMAGES.astype(np.float32))
+    logits = np.asarray(model.build_tail(network, boundary, head, pooling="average")(at_boundary))
+    classifier = model.build_classifier(network, head, pooling="average", output="logit")
+    assert classifier.output_names == ["probabilities"]
+    assert logits.std() > 0.01
+    np.testing.assert_allclose(classifier(IMAGES), 1 / (1 + np.exp(-logits)), atol=1e-5)
+    as_it_is = model.build_classifier(network, head, pooling="average", output="sigmoid")
+    np.testing.assert_allclose(as_it_is(IMAGES), logits, atol=1e-4)
+
+
+def test_pooling() -> None:
+    feature_map = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    np.testing.assert_allclose(model.pool(feature_map, "average"), feature_map.mean(axis=(1, 2)), atol=1e-6)
+    assert np.array_equal(model.pool(feature_map, "max"), feature_map.max(axis=(1, 2)))
 
 
 @pytest.mark.parametrize("wrong", ["missing", "left over", "another shape"])

@@ -1,6 +1,7 @@
 """TFRecords of the kept photos: lossless, in order, loadable by TFDS, the same bytes each time."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import tensorflow_datasets as tfds
 from tasks import records
 from tasks.image_table import ImageRow, read_images
 from tasks.images import decode_upright, resize_square
+from tasks.preprocess import preprocess
 from tasks.raw import read_shard, shard_paths
-from tests.tasks.conftest import IMAGE, Run, make_tfrecords
+from tests.tasks.conftest import IMAGE, Run, changed, make_tfrecords
 
 
 def kept_of(small_run: Run, split: str) -> list[ImageRow]:
@@ -27,8 +29,30 @@ def test_pixels_labels_and_order(small_run: Run, split: str) -> None:
     assert [image_id for batch in batches for image_id in batch.ids] == [row.id for row in rows]
     labels = records.read_labels(small_run.tfrecords_dir)
     assert [labels[label] for batch in batches for label in batch.labels] == [row.label for row in rows]
-    expected = np.stack([resize_square(decode_upright(contents[row.path]), IMAGE.size_px) for row in rows])
+    expected = np.stack(
+        [resize_square(decode_upright(contents[row.path]), IMAGE.size_px, IMAGE.resize) for row in rows]
+    )
     assert np.array_equal(np.concatenate([batch.images for batch in batches]), expected)
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad"])
+def test_photos_are_resized_as_the_parameter_says(
+    small_run: Run, tmp_path: Path, resize: Literal["crop", "pad"]
+) -> None:
+    preprocess(
+        raw_dir=small_run.raw_dir,
+        images_path=small_run.images_path,
+        tfrecords_dir=tmp_path / "tfrecords",
+        params=changed(IMAGE, resize=resize),
+    )
+    contents = {r.path: r.content for shard in shard_paths(small_run.raw_dir) for r in read_shard(shard)}
+    [shard] = records.shard_paths(tmp_path / "tfrecords", "val")
+    [batch] = records.read_shard(shard)
+    photos = [decode_upright(contents[path]) for path in batch.paths]
+    expected = np.stack([resize_square(photo, IMAGE.size_px, resize) for photo in photos])
+    assert np.array_equal(batch.images, expected)
+    squashed = np.stack([resize_square(photo, IMAGE.size_px, "squash") for photo in photos])
+    assert not np.array_equal(batch.images, squashed)
 
 
 def test_tfds_loads_the_folder(small_run: Run) -> None:

@@ -58,16 +58,31 @@ def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def write_stage(folder: Path, labels: Sequence[str], best: float) -> dict[str, Any]:
     epochs = [
-        {"epoch": n + 1, "loss": best + 1 / (n + 1), "accuracy": 0.8, "val_loss": best, "val_accuracy": 0.9}
+        {
+            "epoch": n + 1,
+            "loss": best + 1 / (n + 1),
+            "accuracy": 0.8,
+            "val_loss": best,
+            "val_accuracy": 0.9,
+            "learning_rate": 1e-3,
+        }
         for n in range(EPOCHS)
     ]
     batches = [
-        {"step": n + 1, "epoch": n // BATCHES_AN_EPOCH + 1, "images": 8, "loss": 1 / (n + 1), "accuracy": 0.7}
+        {
+            "step": n + 1,
+            "epoch": n // BATCHES_AN_EPOCH + 1,
+            "images": 8,
+            "loss": 1 / (n + 1),
+            "accuracy": 0.7,
+            "learning_rate": 1e-3,
+        }
         for n in range(EPOCHS * BATCHES_AN_EPOCH)
     ]
     write_csv(epochs, folder / "epochs.csv")
     write_csv(batches, folder / "batches.csv")
-    return {"labels": labels, "best": epochs[1], "witness": {"frozen_tensors": 260, "moved": 0}}
+    training = {"best": epochs[1], "epochs": EPOCHS, "stopped": "all epochs"}
+    return training | {"labels": labels, "witness": {"frozen_tensors": 260, "moved": 0}}
 
 
 def write_run(root: Path, *, labels: Sequence[str], split: str = "test", source: str = "archive") -> ReportInputs:
@@ -139,7 +154,13 @@ def write_results(inputs: ReportInputs, paths: Sequence[str], labels: Sequence[s
     predictions = {"path": paths, "label": labels, "predicted": guesses, "probability": [0.75] * len(labels)}
     pq.write_table(pa.table(predictions), inputs.predictions_path)
     write_json(write_stage(inputs.stage1_dir, labels, 0.3), inputs.stage1_dir / "summary.json")
-    stage2 = write_stage(inputs.stage2_dir, labels, 0.2) | {"selected": "stage2", "boundary": "block_5_add"}
+    stage2 = {
+        "selected": "stage2",
+        "boundary": "block_5_add",
+        "unfrozen_layers": 100,
+        "first_unfrozen": "block_6_expand",
+    }
+    stage2 |= write_stage(inputs.stage2_dir, labels, 0.2) | {"stopped": "patience"}
     write_json(stage2, inputs.stage2_dir / "summary.json")
     figures = {"accuracy": 0.984, "auc": None, "loss": 0.0345}
     evaluation = {
@@ -193,6 +214,9 @@ def test_the_answer_comes_first(two_classes: ReportInputs, tmp_path: Path, caplo
     assert "AUC unknown" in text
     assert "Stage 2 was selected: both reach a validation accuracy of 90.0 %" in text
     assert "260 tensors in stage 1" in text
+    assert "which trains the last 100 layers, from block_6_expand" in text
+    assert "Epochs trained 3 3, then stopped: no better" in text
+    assert "Learning rate of each step" in text
     assert "would have dropped 38 files, 26 of them fine" in text
     assert "classifier.keras 9.7 MB" in text
     assert "SYNTHETIC" not in text
