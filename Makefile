@@ -2,8 +2,9 @@
 # make test    sets everything up and runs the tests
 # make check   linters and types      make bench   OpenVINO against TensorFlow
 # make lock    pins the dependencies anew (needs uv)
+# make seed-table   Pawline against plain Keras on the seed recipes, hours (docs/seed-systems.md)
 
-.PHONY: repro test check bench lock setup
+.PHONY: repro test check bench seed-table lock setup
 .DEFAULT_GOAL := repro
 
 # The first Python that fits; `make PYTHON=/path/to/python3.12 repro` chooses another.
@@ -26,6 +27,9 @@ check: setup
 
 bench: setup
 	@python -m benchmarks.features
+
+seed-table: setup
+	@python -m benchmarks.seed_table
 
 setup: .venv/installed
 

@@ -39,7 +39,7 @@ def compare(batches: list[np.ndarray], backbone_dir: Path, *, unfrozen_layers: i
 
     backbone = model.load_backbone(backbone_dir, batches[0].shape[1])
     boundary = model.freeze_boundary(backbone, unfrozen_layers)
-    prepared = [engines.choose_engine(backbone, boundary, engine=e, precision=p) for e, p in ENGINES]  # type: ignore[arg-type]
+    prepared = [engines.choose_engine(backbone, boundary, pooling="average", engine=e, precision=p) for e, p in ENGINES]  # type: ignore[arg-type]
     pooled = [np.concatenate([outputs["pooled"] for outputs in engine.run(batches)]) for engine in prepared]  # warms up
     seconds: list[list[float]] = [[] for _ in prepared]
     for _ in range(rounds):
