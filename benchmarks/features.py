@@ -13,12 +13,17 @@ import statistics
 import time
 from itertools import chain, islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from tasks.stage import PawlineError
 
-ENGINES = (("tensorflow", "float32"), ("openvino", "float32"), ("openvino", "bfloat16"))
+ENGINES: tuple[tuple[Literal["openvino", "tensorflow"], Literal["bfloat16", "float32"]], ...] = (
+    ("tensorflow", "float32"),
+    ("openvino", "float32"),
+    ("openvino", "bfloat16"),
+)
 
 
 def read_batches(tfrecords_dir: Path, images: int) -> list[np.ndarray]:
@@ -39,7 +44,10 @@ def compare(batches: list[np.ndarray], backbone_dir: Path, *, unfrozen_layers: i
 
     backbone = model.load_backbone(backbone_dir, batches[0].shape[1])
     boundary = model.freeze_boundary(backbone, unfrozen_layers)
-    prepared = [engines.choose_engine(backbone, boundary, pooling="average", engine=e, precision=p) for e, p in ENGINES]  # type: ignore[arg-type]
+    prepared = [
+        engines.choose_engines(backbone, boundary, pooling="average", engine=engine, precision=precision).training
+        for engine, precision in ENGINES
+    ]
     pooled = [np.concatenate([outputs["pooled"] for outputs in engine.run(batches)]) for engine in prepared]  # warms up
     seconds: list[list[float]] = [[] for _ in prepared]
     for _ in range(rounds):

@@ -14,6 +14,7 @@ from tasks.quiet_tf import Model, Tensor, keras, tf
 
 if TYPE_CHECKING:
     from openvino import CompiledModel
+    from openvino import Model as Converted
 
 BATCH_SIZE = 32
 # In bfloat16 the first layers run in float32 all the same: their depthwise filters cancel most of the signal, so that
@@ -40,15 +41,22 @@ class Engine(NamedTuple):
     run: Runner
 
 
-def choose_engine(
+class Engines(NamedTuple):
+    """The engine for training views, and the one for evaluation images, which is always in float32."""
+
+    training: Engine
+    evaluation: Engine
+
+
+def choose_engines(
     backbone: Model,
     boundary: model.Boundary | None,
     *,
     pooling: model.Pooling,
     engine: Literal["auto", "openvino", "tensorflow"],
     precision: Literal["auto", "bfloat16", "float32"],
-) -> Engine:
-    """Prepare an engine that gives the pooled vector and, unless it is None or the image itself, the boundary tensor.
+) -> Engines:
+    """Prepare what gives the pooled vector and, unless it is None or the image itself, the boundary tensor.
 
     `engine: auto` is TensorFlow where it has a GPU and OpenVINO otherwise; `precision: auto` is bfloat16 where OpenVINO
     runs MobileNetV2 on a processor that has it, float32 otherwise.
@@ -59,28 +67,33 @@ def choose_engine(
     if boundary is not None and boundary.layer != IMAGE:
         wanted["boundary"] = boundary.tensor
     if engine == "tensorflow":
-        return Engine("tensorflow", "float32", _tensorflow_runner(keras.Model(backbone.input, wanted)))
+        only = Engine("tensorflow", "float32", _tensorflow_runner(keras.Model(backbone.input, wanted)))
+        return Engines(only, only)
     if precision == "auto":
         precision = "bfloat16" if backbone.name in MEASURED and _has_bfloat16() else "float32"
     if precision == "float32":
-        return Engine("openvino", precision, _openvino_runner([(keras.Model(backbone.input, wanted), "f32")]))
-    return Engine("openvino", precision, _openvino_runner(_mixed_parts(backbone, boundary, wanted)))
+        only = Engine("openvino", "float32", _openvino_runner([_compile(_convert(backbone.input, wanted), "f32")]))
+        return Engines(only, only)
+    first, rest = _convert_parts(backbone, boundary, wanted)
+    start = _compile(first, "f32")
+    mixed, exact = (_openvino_runner([start, _compile(rest, rest_precision)]) for rest_precision in ("bf16", "f32"))
+    return Engines(Engine("openvino", "bfloat16", mixed), Engine("openvino", "float32", exact))
 
 
 def _has_bfloat16() -> bool:
     return "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _mixed_parts(
+def _convert_parts(
     backbone: Model, boundary: model.Boundary | None, wanted: dict[str, Tensor]
-) -> list[tuple[Model, str]]:
+) -> tuple["Converted", "Converted"]:
     """Split the network into a first part for float32 and the rest for bfloat16; `carry` runs between them."""
     layers = len(backbone.layers)
     seam = model.freeze_boundary(backbone, layers - round(FLOAT32_SHARE * layers))
     first, rest = {"carry": seam.tensor}, dict(wanted)
     if boundary is not None and "boundary" in rest and boundary.position <= seam.position:
         first["boundary"] = rest.pop("boundary")
-    return [(keras.Model(backbone.input, first), "f32"), (keras.Model(seam.tensor, rest), "bf16")]
+    return _convert(backbone.input, first), _convert(seam.tensor, rest)
 
 
 def _tensorflow_runner(network: Model) -> Runner:
@@ -93,8 +106,8 @@ def _tensorflow_runner(network: Model) -> Runner:
     return run
 
 
-def _openvino_runner(parts: list[tuple[Model, str]]) -> Runner:
-    requests = [_compile(network, precision).create_infer_request() for network, precision in parts]
+def _openvino_runner(parts: list["CompiledModel"]) -> Runner:
+    requests = [part.create_infer_request() for part in parts]
 
     def run(batches: Iterable[np.ndarray]) -> Iterator[Outputs]:
         for images in batches:
@@ -109,14 +122,19 @@ def _openvino_runner(parts: list[tuple[Model, str]]) -> Runner:
     return run
 
 
-def _compile(network: Model, precision: str) -> "CompiledModel":
-    openvino = _openvino()
-    signature = tf.TensorSpec((None, *network.inputs[0].shape[1:]), tf.float32, name="carry_in")
+def _convert(start: Tensor, wanted: dict[str, Tensor]) -> "Converted":
+    """Convert what lies between a tensor of the network and others, for batches of `BATCH_SIZE`."""
+    network = keras.Model(start, wanted)
+    signature = tf.TensorSpec((None, *start.shape[1:]), tf.float32, name="carry_in")
     forward = tf.function(lambda carry_in: network(carry_in, training=False)).get_concrete_function(signature)
-    converted = openvino.convert_model(forward)
+    converted = _openvino().convert_model(forward)
     converted.reshape([BATCH_SIZE, *signature.shape[1:]])  # a fixed shape is faster than a free one
+    return converted
+
+
+def _compile(converted: "Converted", precision: str) -> "CompiledModel":
     hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
-    return openvino.Core().compile_model(converted, "CPU", hints)
+    return _openvino().Core().compile_model(converted, "CPU", hints)
 
 
 def _openvino() -> ModuleType:

@@ -8,7 +8,6 @@ python -m tasks.features    (about 200 views a second on two cores; an interrupt
 
 import logging
 import shutil
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +21,7 @@ from tasks.progress import Progress
 from tasks.stage import PawlineError
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import
-    from tasks.engines import Engine
+    from tasks.engines import Engines
     from tasks.model import Boundary
     from tasks.records import Batch
 
@@ -36,8 +35,7 @@ class FrozenPart(NamedTuple):
     choose an epoch and a stage are then the saved classifier's own.
     """
 
-    training: "Engine"
-    evaluation: "Engine"
+    engines: "Engines"
     boundary: "Boundary | None"
     params: FeaturesParams
 
@@ -87,8 +85,9 @@ def prepare(
     network = model.load_backbone(backbone_dir, image.size_px)
     unfrozen = model.count_unfrozen(network, unfrozen_layers)
     boundary = model.freeze_boundary(network, unfrozen) if unfrozen else None
-    choose = partial(engines.choose_engine, network, boundary, pooling=params.pooling, engine=params.engine)
-    training, evaluation = choose(precision=params.precision), choose(precision="float32")
+    chosen = engines.choose_engines(
+        network, boundary, pooling=params.pooling, engine=params.engine, precision=params.precision
+    )
     network.trainable = False
     manifest = {
         "backbone": network.name,
@@ -97,11 +96,11 @@ def prepare(
         "unfrozen_layers": unfrozen_layers,
         "boundary": boundary.layer if boundary else None,
         "pooling": params.pooling,
-        "engine": training.name,
-        "precision": training.precision,
+        "engine": chosen.training.name,
+        "precision": chosen.training.precision,
         "views": params.views,
     }
-    return FrozenPart(training, evaluation, boundary, params), manifest
+    return FrozenPart(chosen, boundary, params), manifest
 
 
 def _views_of(split: str, params: FeaturesParams) -> int:
@@ -137,7 +136,7 @@ def _compute_view(
 
     images = [_view_of(batch, split, view, frozen.params) for batch in batches]
     outputs: dict[str, list[np.ndarray]] = {"pooled": []}
-    engine = frozen.training if split == "train" else frozen.evaluation
+    engine = frozen.engines.training if split == "train" else frozen.engines.evaluation
     for batch_outputs in engine.run(images):
         progress.advance(len(batch_outputs["pooled"]))
         outputs["pooled"].append(batch_outputs["pooled"])

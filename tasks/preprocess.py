@@ -81,14 +81,7 @@ class _SplitWriter:
     """Writes one split's examples to full shards and a rest, opened one after the other."""
 
     def __init__(self, tfrecords_dir: Path, split: str, images: int) -> None:
-        # TensorFlow: the workers decode without it.
-        from tasks import records
-        from tasks.quiet_tf import tf
-
-        self._open = tf.io.TFRecordWriter
-        self._records, self._dir, self._split = records, tfrecords_dir, split
-        self._shards = math.ceil(images / records.IMAGES_PER_SHARD)
-        self._per_shard = records.IMAGES_PER_SHARD  # the same for any number of images, and so the memory of `features`
+        self._dir, self._split, self._images = tfrecords_dir, split, images
         self._writer: Any = None
         self.shard_lengths: list[int] = []
         self.bytes = 0
@@ -101,18 +94,24 @@ class _SplitWriter:
             self._writer.close()
 
     def write(self, image: EncodedImage, label: int) -> None:
-        if not self.shard_lengths or self.shard_lengths[-1] == self._per_shard:
+        from tasks import records  # TensorFlow: the workers do without it, and decode while it is imported
+
+        if not self.shard_lengths or self.shard_lengths[-1] == records.IMAGES_PER_SHARD:
             self._start_shard()
-        example = self._records.serialize(image.png, label, image.row.id, image.row.path)
+        example = records.serialize(image.png, label, image.row.id, image.row.path)
         self._writer.write(example)
         self.shard_lengths[-1] += 1
         self.bytes += len(example)
 
     def _start_shard(self) -> None:
+        from tasks import records
+        from tasks.quiet_tf import tf
+
         if self._writer is not None:
             self._writer.close()
-        path = self._records.shard_path(self._dir, self._split, len(self.shard_lengths), self._shards)
-        self._writer = self._open(str(path))
+        shards = math.ceil(self._images / records.IMAGES_PER_SHARD)
+        path = records.shard_path(self._dir, self._split, len(self.shard_lengths), shards)
+        self._writer = tf.io.TFRecordWriter(str(path))
         self.shard_lengths.append(0)
 
 

@@ -136,7 +136,9 @@ def test_openvino_agrees(network: Model, feature_map: Tensor) -> None:
     """In float32, which is what `auto` means for a backbone whose float32 share nobody measured."""
     boundary = model.freeze_boundary(network, 0.4)
     precision: Literal["auto", "float32"] = "float32" if network.name == "MobileNetV2" else "auto"
-    chosen = engines.choose_engine(network, boundary, pooling="average", engine="openvino", precision=precision)
+    chosen = engines.choose_engines(
+        network, boundary, pooling="average", engine="openvino", precision=precision
+    ).training
     assert chosen.precision == "float32"
     outputs = next(chosen.run([IMAGES]))
     expected = {

@@ -12,7 +12,7 @@ import openvino
 import pytest
 
 from tasks import backbones, model
-from tasks.engines import BATCH_SIZE, Outputs, choose_engine
+from tasks.engines import BATCH_SIZE, Outputs, choose_engines
 from tasks.images import decode_upright, resize_square
 from tasks.quiet_tf import Model
 from tests.conftest import ROOT
@@ -49,7 +49,7 @@ def compute(
     unfrozen_layers: int = 100,
 ) -> Outputs:
     boundary = model.freeze_boundary(network, unfrozen_layers)
-    chosen = choose_engine(network, boundary, pooling="average", engine=engine, precision=precision)
+    chosen = choose_engines(network, boundary, pooling="average", engine=engine, precision=precision).training
     assert engine in ("auto", chosen.name)
     assert precision in ("auto", chosen.precision)
     portions = list(chosen.run(photos[start : start + BATCH_SIZE] for start in range(0, len(photos), BATCH_SIZE)))
@@ -101,8 +101,21 @@ def test_bfloat16_of_another_backbone_when_asked_for() -> None:
         assert not np.array_equal(outputs[name], values)
 
 
+@pytest.mark.parametrize("unfrozen_layers", [20, 100])  # cut after and before the seam between the two precisions
+def test_evaluation_is_in_float32_beside_bfloat16(
+    network: Model, photos: np.ndarray, expected: Outputs, unfrozen_layers: int
+) -> None:
+    boundary = model.freeze_boundary(network, unfrozen_layers)
+    chosen = choose_engines(network, boundary, pooling="average", engine="openvino", precision="bfloat16")
+    assert (chosen.training.precision, chosen.evaluation.precision) == ("bfloat16", "float32")
+    outputs, rough = (next(engine.run([photos[:BATCH_SIZE]])) for engine in (chosen.evaluation, chosen.training))
+    assert outputs["boundary"].shape[1:] == boundary.tensor.shape[1:]
+    assert cosines(outputs["pooled"], expected["pooled"][:BATCH_SIZE]).min() >= 0.99999
+    assert not np.array_equal(outputs["pooled"], rough["pooled"])
+
+
 def test_maximum_pooling(network: Model, photos: np.ndarray) -> None:
-    chosen = choose_engine(network, None, pooling="max", engine="openvino", precision="float32")
+    chosen = choose_engines(network, None, pooling="max", engine="openvino", precision="float32").training
     pooled = next(chosen.run([photos[:2]]))["pooled"]
     expected = np.asarray(network(photos[:2].astype(np.float32))).max(axis=(1, 2))
     assert cosines(pooled, expected).min() >= 0.99999
@@ -111,7 +124,7 @@ def test_maximum_pooling(network: Model, photos: np.ndarray) -> None:
 
 def test_an_image_does_not_depend_on_its_batch(network: Model, photos: np.ndarray) -> None:
     boundary = model.freeze_boundary(network, 100)
-    chosen = choose_engine(network, boundary, pooling="average", engine="openvino", precision="auto")
+    chosen = choose_engines(network, boundary, pooling="average", engine="openvino", precision="auto").training
     assert chosen.precision == ("bfloat16" if has_bfloat16() else "float32")  # other backbones: test_backbones.py
     whole, part = chosen.run([photos[:BATCH_SIZE], photos[5:8]])
     assert {len(value) for value in part.values()} == {3}
