@@ -25,6 +25,8 @@ def augment(images: np.ndarray, ids: list[str], view: int, *, params: AugmentPar
     Returns:
         uint8 [batch, size, size, 3].
     """
+    if not any(params.model_dump(exclude={"fill"}).values()):
+        return images
     rngs = [_rng(seed, image_id, view) for image_id in ids]
     size = images.shape[1]
     transforms = np.stack([draw_affine(rng, params, size) for rng in rngs])

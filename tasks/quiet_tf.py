@@ -6,6 +6,8 @@ The import takes seconds: stage modules import this inside the functions that ne
 import os
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,6 +16,21 @@ from tasks.parallel import available_processors
 # TensorFlow and Keras ship no types; these names say at least what is meant.
 Model: TypeAlias = Any
 Tensor: TypeAlias = Any
+
+
+NOT_NEEDED = ("matplotlib", "pandas")  # Keras imports them where it finds them, for plots and data frames: 0.7 s
+
+
+@contextmanager
+def _hidden(names: Iterable[str]) -> Iterator[None]:
+    """Make the import of some packages fail, unless they are imported already."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules |= dict.fromkeys(hidden)  # type: ignore[arg-type]  # None is what the import system takes for absent
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def _import_quietly() -> tuple[Any, Any]:
@@ -28,8 +45,9 @@ def _import_quietly() -> tuple[Any, Any]:
         stderr = os.dup(2)
         os.dup2(said.fileno(), 2)
         try:
-            import keras
-            import tensorflow
+            with _hidden(NOT_NEEDED):
+                import keras
+                import tensorflow
             from absl import logging as absl_logging
         except Exception:
             said.seek(0)
