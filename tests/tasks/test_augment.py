@@ -92,7 +92,7 @@ def test_what_shows_beyond_the_edge(monkeypatch: pytest.MonkeyPatch, fill: str, 
     columns = np.tile(np.arange(8, dtype=np.uint8)[None, None, :, None], (1, 8, 1, 3))
     two_to_the_right = np.array([[1, 0, -2], [0, 1, 0], [0, 0, 1]], float)
     monkeypatch.setattr("tasks.augment.draw_affine", lambda *_: two_to_the_right)
-    moved = augment(columns, ["a"], 0, params=params(fill=fill), seed=0)
+    moved = augment(columns, ["a"], 0, params=params(fill=fill, zoom=0.1), seed=0)
     assert moved[0, 3, :, 1].tolist() == [*edge, 2, 3, 4, 5]
 
 
