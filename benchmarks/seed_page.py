@@ -33,7 +33,7 @@ READING = """\
 Accuracy is that of the validation photos, the mean over the seeds, and in brackets its 95 % interval (Wilson). The
 seeds share the photos, so the interval counts each photo once. Below it stands each seed by itself. Time is the median
 over the seeds of whole runs. Pawline's begins with a fresh clone and the archive, nothing in DVC's cache, and ends with
-`dvc repro evaluate`; the check of every photo and the start of a process a stage are in it. The plain program's begins
+`dvc repro fine_tune`; the check of every photo and the start of a process a stage are in it. The plain program's begins
 with the start of its process on unpacked photos and ends with the saved model. The weights are on disk before either,
 and the two take turns.
 """

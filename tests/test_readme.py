@@ -20,6 +20,10 @@ RUN_BY = {  # where each command of the README is really run
     "dvc repro": "tests/test_pipeline.py",
     "dvc metrics show": "tests/test_pipeline.py",
     "pawline run": "tests/test_pipeline.py",
+    "pawline presets": "tests/test_pipeline.py",
+    "pawline run --preset quick --set data.path=../photos": "tests/test_real_photos.py",
+    "dvc exp show": "tests/test_real_photos.py",
+    "pawline sweep train_head.learning_rate=1e-4,3e-4,1e-3 train_head.dropout=0,0.2": "tests/test_pipeline.py",
     "python -m tasks.validate --help": "tests/test_pipeline.py",
     "make bench": ".ci/run",
 }

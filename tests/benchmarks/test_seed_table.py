@@ -40,14 +40,13 @@ def test_archives_are_unpacked_under_their_own_names(tmp_path: Path) -> None:
 
 def test_figures_of_a_run_are_read(tmp_path: Path) -> None:
     rows = [ImageRow(id=str(n), path=f"{n}.jpg", label="cat", split="val" if n < 2 else "train") for n in range(5)]
-    for folder in ("data", "models/stage1", "models/stage2", "reports/metrics"):
+    for folder in ("data", "models/stage1", "models/stage2"):
         (tmp_path / folder).mkdir(parents=True)
     write_images([*rows, ImageRow(id="x", path="x.jpg", label="cat", reason="blank")], tmp_path / "data/images.parquet")
-    for stage, last in (("stage1", 0.5), ("stage2", 0.25)):
+    for stage, best, last in (("stage1", 0.5, 0.5), ("stage2", 0.4, 0.25)):
         (tmp_path / "models" / stage / "epochs.csv").write_text(f"epoch,val_accuracy\n1,0.75\n2,{last}\n")
-    stages = {name: {"accuracy": 0.1, "val": {"accuracy": value}} for name, value in (("stage1", 0.5), ("stage2", 0.4))}
-    metrics = tmp_path / "reports" / "metrics" / "evaluation.json"
-    metrics.write_text(json.dumps({"selected": "stage1", **stages}))
+        summary = {"best": {"val_accuracy": best}, "selected": "stage1"}
+        (tmp_path / "models" / stage / "summary.json").write_text(json.dumps(summary))
     assert seed_table.read_pawline(tmp_path, 12.345) == {
         "train": 3,
         "val": 2,
@@ -57,7 +56,7 @@ def test_figures_of_a_run_are_read(tmp_path: Path) -> None:
         "last_epoch": 0.25,
         "seconds": 12.35,
     }
-    metrics.write_text(json.dumps({"selected": "stage1", "stage1": stages["stage1"]}))
+    (tmp_path / "models/stage2/summary.json").write_text(json.dumps({"best": None, "selected": "stage1"}))
     alone = seed_table.read_pawline(tmp_path, 1.0)
     assert (alone["stage2"], alone["last_epoch"]) == (None, 0.5)
 

@@ -14,14 +14,15 @@ from prefect.testing.utilities import prefect_test_harness
 
 ROOT = Path(__file__).parents[2]
 QUIET_DVC = "[core]\n    analytics = false\n    check_update = false\n"
-PARAMS = "left: {x: 1}\nright: {x: 1}\n"
+PARAMS = (ROOT / "params.yaml").read_text(encoding="utf-8")
 # `join` stands first: the order must come from what depends on what.
 GRAPH = """\
 stages:
   join:
     cmd: python -m tasks.join
     deps: [tasks/join.py, left.txt, right.txt]
-    outs: [join.txt]
+    params: [train_head]
+    outs: [join.txt, join]
   source:
     cmd: python -m tasks.source
     always_changed: true
@@ -30,13 +31,14 @@ stages:
   left:
     cmd: python -m tasks.left
     deps: [tasks/left.py, source.txt]
-    params: [left.x]
+    params: [fine_tune]
     outs: [left.txt]
   right:
     cmd: python -m tasks.right
     deps: [tasks/right.py, source.txt]
-    params: [right.x]
+    params: [features]
     outs: [right.txt]
+metrics: [join/metrics.json]
 """
 SCRIPT = """\
 import sys
@@ -44,6 +46,20 @@ from pathlib import Path
 
 print("{name} at work with", sys.executable)
 Path("{name}.txt").write_text("".join(Path(name).read_text() for name in {reads}) + "{name}\\n")
+"""
+# `join` trains, in a way; one value fails and one takes for ever.
+METRICS = """\
+import json, time
+from ruamel.yaml import YAML
+
+head = YAML(typ="safe", pure=True).load(Path("params.yaml"))["train_head"]
+if head["dropout"] == 0.7:
+    sys.exit("error: nothing is left to train")
+if head["dropout"] == 0.8:
+    time.sleep(60)
+Path("join").mkdir()
+metrics = {"val_accuracy": 1 - head["dropout"], "val_loss": head["learning_rate"], "best": {"epoch": head["epochs"]}}
+Path("join/metrics.json").write_text(json.dumps(metrics))
 """
 READS = {
     "source": [],
@@ -80,16 +96,43 @@ def project_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
         subprocess.run(command, cwd=folder, check=True)
+    for key in ("name", "email"):
+        subprocess.run(["git", "config", f"user.{key}", "tests@localhost"], cwd=folder, check=True)
     (folder / ".dvc/config").write_text(QUIET_DVC)
-    (folder / ".gitignore").write_text("/.prefect/\n/*.txt\n__pycache__/\n")
+    (folder / ".gitignore").write_text("/.prefect/\n/*.txt\n/join/\n/reports/\n__pycache__/\n")
     (folder / "params.yaml").write_text(PARAMS)
     (folder / "dvc.yaml").write_text(GRAPH)
     (folder / "tasks").mkdir()
     (folder / "tasks/__init__.py").touch()
     for name, reads in READS.items():
         (folder / f"tasks/{name}.py").write_text(SCRIPT.format(name=name, reads=reads))
+    with (folder / "tasks/join.py").open("a") as script:
+        script.write(METRICS)
     shutil.copy(ROOT / "prefect.toml", folder)
+    shutil.copytree(ROOT / "presets", folder / "presets")
+    for arguments in (["add", "."], ["commit", "--quiet", "--message", "A project"]):
+        subprocess.run(["git", *arguments], cwd=folder, check=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def recorded_template(project_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recorded") / "project"
+    shutil.copytree(project_template, folder, symlinks=True)
+    dvc("repro", cwd=folder)
+    for arguments in (["add", "dvc.lock"], ["commit", "--quiet", "--message", "Record"]):
+        subprocess.run(["git", *arguments], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture
+def recorded(recorded_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The project, up to date, with dvc.lock committed."""
+    folder = tmp_path / "project"
+    shutil.copytree(recorded_template, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    yield folder
+    assert processes_in(folder) == []
 
 
 @pytest.fixture
@@ -115,9 +158,11 @@ def processes_in(folder: Path) -> list[str]:
     return found
 
 
-def dvc(*arguments: str) -> str:
-    """Run DVC in the current folder and return what it said."""
+def dvc(*arguments: str, cwd: Path | None = None) -> str:
+    """Run DVC, in the current folder unless told otherwise, and return what it said."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     command = [sys.executable, "-m", "dvc", *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "PATH": path})
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, cwd=cwd, env={**os.environ, "PATH": path}
+    )
     return done.stdout

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.conftest import FAILS, SLEEPS, processes_in
+from tests.flows.conftest import FAILS, PARAMS, SLEEPS, dvc, processes_in
 
 PAWLINE = str(Path(sys.executable).with_name("pawline"))
 
@@ -43,11 +44,14 @@ def test_help_comes_at_once_and_teaches(tmp_path: Path) -> None:
     code = "import sys, flows.cli; print([m for m in ('prefect', 'dvc', 'tensorflow', 'pandas') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "[]\n"
-    assert "run " in run("--help", cwd=tmp_path)[1]
-    exit_code, out, _ = run("run", "--help", cwd=tmp_path)
-    assert exit_code == 0
-    assert "pawline run evaluate" in out
-    assert "--force" in out
+    lines = run("--help", cwd=tmp_path)[1].splitlines()
+    assert len(lines) < 24
+    for name, option in (("run", "--preset"), ("presets", "--dvc"), ("sweep", "--jobs")):
+        assert any(line.split()[:1] == [name] and not line.endswith("...") for line in lines)
+        exit_code, out, _ = run(name, "--help", cwd=tmp_path)
+        assert exit_code == 0
+        assert option in out
+        assert f"  pawline {name} " in out
 
 
 def test_what_cannot_start_gets_one_line(project: Path, tmp_path: Path) -> None:
@@ -129,3 +133,134 @@ def test_two_runs_at_once_share_the_work(project: Path, prefect_url: str) -> Non
     assert [process.returncode for process in (first, second)] == [0, 0]
     assert last_lines[0].startswith("4 of 4 stages run, 0 cached")
     assert last_lines[1].startswith("1 of 4 stages run, 3 cached")
+
+
+def test_presets_are_listed_shown_and_given_to_dvc(project: Path) -> None:
+    (project / "docs").mkdir()
+    exit_code, out, err = run("presets", cwd=project / "docs")
+    assert (exit_code, err) == (0, "")
+    described = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert described.keys() == {path.stem for path in (project / "presets").iterdir()}
+    assert described["s4"].startswith("Head at 1e-3, then the last 100 layers")
+    assert run("presets", "s4", cwd=project)[1] == (project / "presets/s4.yaml").read_text(encoding="utf-8")
+    out = run("presets", "s4", "--dvc", cwd=project)[1]
+    assert out.count("\n") == 1
+    assert " --set-param train_head.hidden_units=[] " in out
+    exit_code, _, err = run("presets", "s9", cwd=project)
+    assert (exit_code, err.count("\n")) == (1, 1)
+    assert err.startswith("error: unknown preset s9: (known here: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--preset", "s44"], "unknown preset s44: did you mean s4? (known here: "),
+        (["--preset", "s4", "--set", "train_head.epoch=5"], "params.yaml: unknown key train_head.epoch: did you mean"),
+        (["--set", "train_head.epochs=0"], "params.yaml: train_head.epochs is 0: allowed is an integer at least 1"),
+        (["--set", "train_head.epochs=3", "--name", "a b"], "--name a b: use letters, digits, - and _"),
+    ],
+)
+def test_what_is_wrong_with_settings_shows_before_anything_happens(
+    arguments: list[str], message: str, project: Path
+) -> None:
+    before = (project / "params.yaml").stat()
+    exit_code, out, err = run("run", *arguments, cwd=project)
+    assert (exit_code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"error: {message}")
+    assert (project / "params.yaml").stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_a_typo_in_params_yaml_shows_before_prefect_starts(project: Path) -> None:
+    (project / "params.yaml").write_text(PARAMS.replace("dropout:", "dorpout:"))
+    exit_code, out, err = run("run", cwd=project, prefect_url="http://127.0.0.1:9/api")
+    assert (exit_code, out) == (1, "")
+    assert err.startswith("error: params.yaml: unknown key train_head.dorpout: did you mean dropout?")
+
+
+def test_a_run_with_settings_is_kept_as_an_experiment(project: Path, prefect_url: str) -> None:
+    (project / "docs/photos").mkdir(parents=True)
+    arguments = ["--preset", "s4", "--set", "data.path=photos", "--set", "train_head.dropout=0.5"]
+    exit_code, out, err = run("run", *arguments, cwd=project / "docs", prefect_url=prefect_url)
+    assert (exit_code, err) == (0, "")
+    assert out.splitlines()[0] == "pawline    | data.source is directory instead of archive: data.path is a folder"
+    assert out.splitlines()[-1] == (
+        "kept as s4-1: `dvc exp show` compares experiments; "
+        "back to the committed settings: `git checkout params.yaml dvc.lock && dvc checkout`, "
+        "or `pawline run` after the first if they never ran here"
+    )
+    written = (project / "params.yaml").read_text(encoding="utf-8")
+    assert "  path: docs/photos          # archive" in written
+    assert "  dropout: 0.5\n" in written
+    assert "s4-1" in dvc("exp", "list", "--name-only").split()
+    # The same once more is the same experiment.
+    out = run("run", *arguments, cwd=project / "docs", prefect_url=prefect_url)[1]
+    assert "kept as s4-1" in out
+    exit_code, out, err = run("run", *arguments, cwd=project)
+    assert (exit_code, out, err) == (1, "", "error: data.path is 'photos': no such file or folder\n")
+    exit_code, out, err = run("run", "--name", "s4-1", cwd=project)
+    assert (exit_code, out, err) == (1, "", "error: --name s4-1: there is an experiment of that name; choose another\n")
+
+
+def test_without_git_a_run_goes_on_and_is_not_kept(project: Path) -> None:
+    dvc("config", "core.no_scm", "true")
+    shutil.rmtree(project / ".git")
+    no_server = "http://127.0.0.1:9/api"
+    out = run("run", "--set", "train_head.dropout=0.5", cwd=project, prefect_url=no_server)[1]
+    assert "is not kept as a DVC experiment: that needs a git repository with a commit" in out.splitlines()[0]
+    assert out.splitlines()[1] == "pawline    | starting Prefect"
+    for arguments in (["run", "--name", "mine"], ["sweep", "train_head.dropout=0,0.1"]):
+        exit_code, out, err = run(*arguments, cwd=project)
+        assert (exit_code, out, err.count("\n")) == (1, "", 1)
+        assert "git repository with a commit" in err
+
+
+def test_a_sweep_ends_with_a_table_a_picture_and_the_best_command(project: Path) -> None:
+    swept = ["train_head.dropout=0.3,0.7,0", "train_head.learning_rate=1e-3"]
+    exit_code, out, err = run("sweep", *swept, "--set", "fine_tune.epochs=1", cwd=project)
+    assert exit_code == 1  # one failed
+    assert (
+        "sweep1-2 failed: nothing is left to train (with train_head.dropout=0.7 train_head.learning_rate=1e-3)" in err
+    )
+    lines = [line.split() for line in out.splitlines()]
+    assert ["best", "sweep1-3", "0", "1e-3", "1", "0.0010"] in lines
+    assert ["sweep1-1", "0.3", "1e-3", "0.7000", "0.0010"] in lines
+    assert out.splitlines()[-1].endswith(
+        "`dvc exp apply sweep1-3` takes the best over, or: pawline run --set fine_tune.epochs=1 "
+        "--set train_head.dropout=0 --set train_head.learning_rate=1e-3"
+    )
+    header, best, *_ = (project / "reports/sweeps/sweep1.csv").read_text().splitlines()
+    assert header == "experiment,train_head.dropout,train_head.learning_rate,val_accuracy,val_loss,best.epoch"
+    assert best == "sweep1-3,0,1e-3,1,0.001,20"
+    assert (project / "reports/sweeps/sweep1.png").stat().st_size > 10_000
+    # A stage that runs before the experiments, once, reads this one.
+    assert (project / "params.yaml").read_text(encoding="utf-8") == PARAMS.replace("epochs: 6", "epochs: 1")
+    exit_code, _, err = run("sweep", *swept, "--name", "sweep1", cwd=project)
+    assert (exit_code, err.count("\n")) == (1, 1)
+    assert err.startswith("error: --name sweep1: there are experiments of that name, such as sweep1-1")
+
+
+def test_a_sweep_with_an_impossible_combination_does_not_start(project: Path) -> None:
+    exit_code, out, err = run("sweep", "train_head.dropout=0,0.5,1.5", cwd=project)
+    assert (exit_code, out) == (1, "")
+    assert err.startswith("error: params.yaml: train_head.dropout is 1.5: allowed is ")
+    assert err.endswith(" (with train_head.dropout=1.5)\n")
+    assert not (project / "source.txt").exists()
+
+
+def test_ctrl_c_ends_a_sweep_and_keeps_what_is_done(recorded: Path) -> None:
+    arguments = ["train_head.dropout=0.1,0.8", "--jobs", "1", "--set", "train_head.epochs=2"]
+    process = start("sweep", *arguments, cwd=recorded)
+    read_until(process, "2 experiments, each of join, 1 at a time")
+    deadline = time.monotonic() + 60
+    while "sweep1-1" not in dvc("exp", "list", "--name-only") or not any(
+        "tasks.join" in command for command in processes_in(recorded)
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "interrupted: the next run carries on from here\n")
+    assert processes_in(recorded) == []
+    assert dvc("exp", "list", "--name-only").split()[-1] == "sweep1-1"
+    assert list((recorded / ".dvc/tmp/exps").glob("tmp*")) == []
+    assert (recorded / "params.yaml").read_text(encoding="utf-8") == PARAMS

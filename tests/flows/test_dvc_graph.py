@@ -10,7 +10,7 @@ import pytest
 
 from flows import dvc_graph
 from tasks.stage import PawlineError
-from tests.flows.conftest import FAILS, SLEEPS, dvc, processes_in
+from tests.flows.conftest import FAILS, PARAMS, SLEEPS, dvc, processes_in
 
 STUBBORN = """\
 import signal, time
@@ -72,7 +72,7 @@ def test_unchanged_means_command_params_deps_and_outputs(project: Path) -> None:
         assert not dvc_graph.is_unchanged("left"), path
         path.write_text(before)
         assert dvc_graph.is_unchanged("left"), path
-    (project / "params.yaml").write_text("left: {x: 2}\n")
+    (project / "params.yaml").write_text(PARAMS.replace("epochs: 6", "epochs: 7"))
     assert not dvc_graph.is_unchanged("left")
 
 

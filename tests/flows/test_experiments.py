@@ -1,0 +1,97 @@
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from flows import dvc_graph, experiments, presets
+from tasks.stage import PawlineError
+from tests.flows.conftest import PARAMS, dvc
+
+STAGES = ["source", "left", "right", "join"]
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def finished(recorded: Path) -> Path:
+    """A project that has run with other settings than the committed ones."""
+    presets.write_settings({"train_head.dropout": 0.5})
+    dvc("repro", "--single-item", "join")
+    return recorded
+
+
+def test_the_workspace_is_kept_and_left_as_it_is(finished: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    lock, status = (finished / "dvc.lock").read_bytes(), git("status", "--short")
+    capfd.readouterr()
+    experiments.keep_workspace(STAGES, name="half-1")
+    assert capfd.readouterr() == ("", "")
+    assert (finished / "dvc.lock").read_bytes() == lock
+    assert (git("status", "--short"), git("stash", "list")) == (status, "")
+    assert git("symbolic-ref", "HEAD").startswith("refs/heads/")
+    assert experiments.experiment_names() == {"half-1"}
+    (kept,) = (row for row in json.loads(dvc("exp", "show", "--json"))[1]["experiments"])
+    assert kept["name"] == "half-1"
+    assert kept["revs"][0]["data"]["metrics"]["join/metrics.json"]["data"]["val_accuracy"] == 0.5
+    (ref, *_) = git("for-each-ref", "--format=%(refname)", "refs/exps").split()
+    assert git("show", "--name-only", "--format=", ref).split() == [
+        "dvc.lock",
+        "params.yaml",
+    ]  # and nothing of DVC's own
+
+
+def test_the_committed_settings_come_back(finished: Path) -> None:
+    experiments.keep_workspace(STAGES, name="half-1")
+    git("checkout", "params.yaml", "dvc.lock")
+    dvc("checkout")
+    assert (finished / "params.yaml").read_text() == PARAMS
+    assert json.loads((finished / "join/metrics.json").read_text())["val_accuracy"] == 0.8
+    assert git("status", "--short") == ""
+    dvc("exp", "apply", "half-1")
+    assert json.loads((finished / "join/metrics.json").read_text())["val_accuracy"] == 0.5
+    assert dvc_graph.is_unchanged("join")
+
+
+def test_the_same_again_is_found(finished: Path) -> None:
+    assert experiments.find_kept() is None
+    experiments.keep_workspace(STAGES, name="half-1")
+    assert experiments.find_kept() == "half-1"
+    presets.write_settings({"train_head.seed": 1})
+    assert experiments.find_kept() is None
+
+
+def test_names_are_counted_on(finished: Path) -> None:
+    assert experiments.free_name("half") == "half-1"
+    for name in ("half-1", "half-3"):
+        experiments.keep_workspace(STAGES, name=name)
+    assert experiments.free_name("half") == "half-2"
+    assert experiments.free_prefix("half") == "half1"
+    experiments.keep_workspace(STAGES, name="half1-7")
+    assert experiments.free_prefix("half") == "half2"
+
+
+def test_a_name_that_exists_is_refused_in_one_line(finished: Path) -> None:
+    experiments.keep_workspace(STAGES, name="half-1")
+    presets.write_settings({"train_head.seed": 1})
+    with pytest.raises(PawlineError, match=r"^[^\n]*half-1[^\n]*$"):
+        experiments.keep_workspace(STAGES, name="half-1")
+    assert git("symbolic-ref", "HEAD").startswith("refs/heads/")
+
+
+@pytest.mark.parametrize("name", ["a b", "-a", "a/b", "a..b", "a.lock", "a~1", ""])
+def test_impossible_names_are_refused(name: str) -> None:
+    with pytest.raises(PawlineError, match="use letters, digits, - and _"):
+        experiments.check_name(name)
+
+
+def test_experiments_need_git_and_a_commit(project: Path) -> None:
+    assert experiments.are_possible()
+    shutil.rmtree(project / ".git")
+    git("init", "--quiet")
+    assert not experiments.are_possible()
+    shutil.rmtree(project / ".git")
+    dvc("config", "core.no_scm", "true")
+    assert not experiments.are_possible()
