@@ -109,7 +109,7 @@ def reproduce_stage(stage: str, *, force: bool, lock_fd: int) -> bool:
             if line and not line.startswith(HOUSEKEEPING):
                 log.info("%s", line)
     if process.returncode != 0:
-        raise PawlineError(f"stage {stage} failed: {_reason(lines)}")
+        raise PawlineError(f"stage {stage} failed: {reason(lines)}")
     return f"Running stage '{stage}':" in lines
 
 
@@ -159,7 +159,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
 
 
-def _reason(lines: list[str]) -> str:
+def reason(lines: list[str]) -> str:
     """Return what the stage said was wrong, or else DVC's error and the stage's last words."""
     said = [line for line in lines if line and not line.startswith(HOUSEKEEPING)]
     for line in reversed(said):

@@ -20,7 +20,7 @@ from dvc.dirs import system_config_dir
 from dvc.dvcfile import LOCK_FILE
 from dvc.repo.experiments.executor.base import ExecutorInfo
 
-from flows.dvc_graph import _reason
+from flows.dvc_graph import reason
 from flows.experiments import experiment_names, open_repo, uninterrupted
 from tasks.stage import PawlineError
 
@@ -191,4 +191,4 @@ def _why(queue: Queue, entry: Entry) -> str:
     process = queue.proc.get(entry.stash_rev)
     if process is None:
         return "DVC could not set it up; `dvc queue status` says more"
-    return _reason(Path(process.stdout).read_text(encoding="utf-8", errors="replace").splitlines())
+    return reason(Path(process.stdout).read_text(encoding="utf-8", errors="replace").splitlines())
