@@ -48,8 +48,9 @@ Tensor: TypeAlias = Any
 def read_params(path: Path) -> Params:
     """Read params.yaml; exit with one line if it asks for something that no seed recipe has."""
     params: Params = YAML(typ="safe", pure=True).load(path)
+    one_stage = params["fine_tune"]["unfrozen_layers"] == 0
     for (section, key), value in FIXED.items():
-        if params[section][key] != value:
+        if params[section][key] != value and not (one_stage and section == "fine_tune"):
             raise SystemExit(
                 f"error: {section}.{key} is {params[section][key]!r}: the plain program only has {value!r}"
             )

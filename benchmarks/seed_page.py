@@ -46,6 +46,8 @@ NOTES = """\
   fewer steps an epoch. S2's author has 694, and scales to 0..1 for another copy of the backbone.
 - The epoch that counts: Pawline keeps the best one on the validation photos, and stage 1 if stage 2 is not better,
   which flatters these figures a little; the plain program has its last. By their last epochs, Pawline has {last}.
+- Batches: S2's author leaves out the last, smaller batch of an epoch (21 steps of 22), and S1's shuffles within 1,000
+  photos at a time; here both programs train on every photo in an order drawn from all.
 - Stage 2: Pawline freezes every BatchNormalization layer (keras-team/keras issue 20285); the plain program does not.
 - The head: Pawline's output layer starts at zero, the plain program's as Keras draws it.
 - Images: Pawline turns photos upright by their EXIF orientation and resizes once, with antialiasing; the plain

@@ -89,7 +89,7 @@ def run_command(
     """  # noqa: D301 - \b keeps the lines of the examples apart
     started = time.monotonic()
     here = _enter_project()
-    with _interruptible():
+    with _interruptible("the next run carries on from here"):
         from flows import dvc_graph, experiments, presets
 
         planned = dvc_graph.plan_stages(stages or [])  # what is wrong shows before Prefect starts
@@ -98,7 +98,10 @@ def run_command(
         keeps = _can_keep(name) if settings or name else False
         with experiments.only_command():
             with dvc_graph.only_run():
-                presets.write_settings(presets.changes(settings))
+                written = presets.changes(settings)
+                presets.write_settings(written)
+            if written:
+                logger.info("params.yaml has the settings now; `git diff params.yaml` shows them")
             states = _run_pipeline(stages or [], force=force)
             typer.echo(_summary(states, seconds=time.monotonic() - started, everything=not stages))
             if keeps:
@@ -162,7 +165,7 @@ def sweep_command(
       pawline sweep fine_tune.unfrozen_layers=20,60,100 --to evaluate --jobs 1 --name depth
     """  # noqa: D301 - \b keeps the lines of the examples apart
     here = _enter_project()
-    with _interruptible():
+    with _interruptible("`dvc exp show` has the experiments that were finished"):
         from flows import presets, sweep, sweep_run
 
         grid = sweep.parse_grid(keys, here=here)
@@ -208,11 +211,11 @@ def _enter_project() -> Path:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def _interruptible(what_now: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted: the next run carries on from here\n")
+        sys.stderr.write(f"interrupted: {what_now}\n")
         raise typer.Exit(130) from None
 
 

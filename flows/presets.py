@@ -19,7 +19,8 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from tasks.params import check_values, read_values
+from tasks.params import check_values
+from tasks.params_file import read_values
 from tasks.stage import PawlineError
 
 PRESETS_DIR = Path("presets")
@@ -185,8 +186,13 @@ def hydra_override(key: str, value: Any) -> str:  # noqa: ANN401 - any YAML valu
 def _fitting_source(path: Any, settings: Settings) -> Settings:  # noqa: ANN401 - the user may have given something else
     """Return the `data.source` that a path asks for, and say so if it is not the one that is set."""
     source = settings.get("data.source", flatten(read_values(PARAMS_PATH)).get("data.source"))
-    if source == "tfds" or not isinstance(path, str):  # the path of tfds is where it keeps files of its own
+    if not isinstance(path, str):
         return {}
+    if source == "tfds":
+        raise PawlineError(
+            "data.path is given and data.source is tfds, which would download its own photos into it: add "
+            "--set data.source=directory (or archive) for yours, or --set data.source=tfds"
+        )
     is_url, is_folder = "://" in path, Path(path).is_dir()
     if not is_url and not Path(path).exists():
         raise PawlineError(f"data.path is {path!r}: no such file or folder")

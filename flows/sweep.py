@@ -18,7 +18,8 @@ from dvc.repo.reproduce import get_active_graph, plan_repro
 
 from flows import dvc_graph, presets
 from flows.experiments import open_repo
-from tasks.params import check_values, read_values
+from tasks.params import check_values
+from tasks.params_file import read_values
 from tasks.stage import PawlineError
 
 MOST_COMBINATIONS = 500
@@ -36,6 +37,7 @@ class Plan(NamedTuple):
     stages: list[str]  # stages that run in every experiment, in order
     metrics: list[str]  # paths of the metric files of those stages, in their order
     path_keys: list[str]  # settings with a path that those stages may read
+    keys: list[str]  # the swept keys, those that the latest stages read first
 
 
 class Row(NamedTuple):
@@ -105,6 +107,20 @@ def combine(grid: Mapping[str, Sequence[str]], base: presets.Settings) -> list[C
     return combinations
 
 
+def share_work(combinations: Sequence[Combination], plan: Plan) -> list[Combination]:
+    """Order combinations so that those with the same early stages are not done side by side.
+
+    What an experiment's early stages made is there for the next one that needs the same, but not for one that begins
+    at the same time: the keys that the earliest stages read change fastest.
+    """
+    places: dict[str, dict[str, int]] = {}
+    for combination in combinations:
+        for key, text in combination.items():
+            known = places.setdefault(key, {})
+            known.setdefault(text, len(known))
+    return sorted(combinations, key=lambda combination: [places[key][combination[key]] for key in plan.keys])
+
+
 def settings_of(combination: Combination) -> presets.Settings:
     """Return a combination's values."""
     return {key: presets.parse_value(text, key) for key, text in combination.items()}
@@ -145,7 +161,8 @@ def make_plan(keys: Sequence[str], target: str | None) -> Plan:
             raise PawlineError(f"{last.addressing} has no metrics to compare: use --to ({', '.join(having)} have)")
         shared = [stage.addressing for stage in order if stage in direct and stage not in stages]
         paths = [key for key in presets.PATH_KEYS if any(s.always_changed or _reads(s, key) for s in stages)]
-        return Plan(shared, names, [path for stage in stages for path in metrics[stage]], paths)
+        late_first = sorted(keys, key=lambda key: -next(n for n, stage in enumerate(order) if _reads(stage, key)))
+        return Plan(shared, names, [path for stage in stages for path in metrics[stage]], paths, late_first)
 
 
 def hydra_overrides(plan: Plan, settings: presets.Settings) -> list[str]:

@@ -32,7 +32,7 @@ def draw_sweep(rows: Sequence[Row], title: str, path: Path) -> None:
     draw = _line if len(keys) == 1 and _are_numbers(rows, keys[0]) else _heat_map if len(keys) == 2 else _dots
     height = 4.2 if draw is not _dots else 1.8 + 0.26 * min(len(rows), MOST_DOTS)
     figure = Figure(figsize=(5.6 * len(metrics) + (1.5 if draw is _dots else 0.0), height), layout="constrained")
-    figure.suptitle(f"{title}, {', '.join(keys)}" if draw is _dots else title)
+    figure.suptitle(", ".join([title, *keys]) if draw is _dots else title)
     (panels,) = figure.subplots(1, len(metrics), squeeze=False)
     for index, (axes, metric) in enumerate(zip(panels, metrics, strict=True)):
         draw(axes, rows, keys, metric)

@@ -50,6 +50,7 @@ def run_sweep(
     base = {key: value for key, value in base.items() if key not in grid}
     combinations = sweep.combine(grid, base)
     plan = sweep.make_plan(list(grid), to)
+    combinations = sweep.share_work(combinations, plan)
     with experiments.only_command():
         prefix = _choose_prefix(name)
         named = {f"{prefix}-{number}": combination for number, combination in enumerate(combinations, start=1)}

@@ -20,7 +20,7 @@ BATCH_SIZE = 32
 # In bfloat16 the first layers run in float32 all the same: their depthwise filters cancel most of the signal, so that
 # the rounding of 8 bits is amplified from block to block (pooled vectors on real photos: cosine 0.90 at worst with all
 # of MobileNetV2 in bfloat16, 0.9992 with the first 42 %).
-# The share was measured for MobileNetV2 alone, and so `precision: auto` is float32 for all other backbones.
+# The share was measured for MobileNetV2 (of width 1.0) alone, and so `precision: auto` is float32 for other backbones.
 FLOAT32_SHARE = 0.42
 MEASURED = ("MobileNetV2",)
 Outputs = dict[str, np.ndarray]  # "pooled" [batch, channels] and "boundary" [batch, ...], float32

@@ -8,14 +8,12 @@ value, what is allowed and, for a misspelt key, the nearest one.
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import Field, model_validator
 
+from tasks.params_file import S, Section, checked, read_values, value_at
 from tasks.stage import PawlineError
 
 LAYER_LISTS = Path(__file__).parent / "backbone_layers"  # the layers of each backbone, by name and in order
@@ -27,12 +25,6 @@ Epochs = Annotated[int, Field(ge=1, le=1000)]
 BatchSize = Annotated[int, Field(ge=1, le=4096)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 UnfrozenLayers = Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | Annotated[str, Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """A section of params.yaml: immutable, no unknown keys, no silent conversion."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class DataParams(Section):
@@ -155,6 +147,12 @@ class FeaturesParams(Section):
     seed: Seed
     augment: AugmentParams
 
+    @model_validator(mode="after")
+    def _engine_has_precision(self) -> "FeaturesParams":
+        if (self.engine, self.precision) == ("tensorflow", "bfloat16"):
+            raise ValueError("precision is 'bfloat16': only the engine openvino computes in it; choose it, or float32")
+        return self
+
 
 class TrainingParams(Section):
     """How a stage trains; both have these."""
@@ -181,7 +179,7 @@ class TrainingParams(Section):
 
     @model_validator(mode="after")
     def _warms_up_in_time(self) -> "TrainingParams":
-        if self.warmup_epochs > self.epochs:
+        if self.schedule == "cosine" and self.warmup_epochs > self.epochs:
             raise ValueError(f"warmup_epochs is {self.warmup_epochs}: there are {self.epochs} epochs")
         return self
 
@@ -263,18 +261,6 @@ def count_unfrozen(names: Sequence[str], unfrozen: int | float | str, backbone: 
     return unfrozen
 
 
-S = TypeVar("S", bound=Section)
-TYPES_IN_WORDS = {
-    "integer": "an integer",
-    "number": "a number",
-    "boolean": "true or false",
-    "string": "text",
-    "array": "a list",
-    "object": "a section with keys",
-    "null": "null",
-}
-
-
 def check_params(path: Path) -> Params:
     """Check the whole file and return it.
 
@@ -286,97 +272,15 @@ def check_params(path: Path) -> Params:
 
 def check_values(values: dict[str, Any], path: Path) -> Params:
     """Check values as if they stood in the file, before they are written into it."""
-    return _checked(Params, values, path, prefix="")
+    return checked(Params, values, path, prefix="")
 
 
 def load_section(path: Path, name: str, section: type[S]) -> S:
     """Read one section of the file; the rest of it is not looked at."""
-    return _checked(section, _value_at(read_values(path), name, path), path, prefix=name + ".")
+    return checked(section, value_at(read_values(path), name, path), path, prefix=name + ".")
 
 
 def load_unfrozen_layers(path: Path) -> int | float | str:
     """Read `fine_tune.unfrozen_layers` alone; the rest of its section is not looked at."""
-    value = _value_at(read_values(path), "fine_tune.unfrozen_layers", path)
-    return _checked(UnfreezeParams, {"unfrozen_layers": value}, path, prefix="fine_tune.").unfrozen_layers
-
-
-def read_values(path: Path) -> dict[str, Any]:
-    """Read the file's values, unchecked.
-
-    Raises:
-        PawlineError: It is missing, not YAML, or holds no sections.
-    """
-    try:
-        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PawlineError(f"{path} is missing: restore it with `git checkout {path}`") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise PawlineError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise PawlineError(f"{path} must hold sections such as `data:`, and holds none")
-    return values
-
-
-def _value_at(values: dict[str, Any], dotted_key: str, path: Path) -> Any:  # noqa: ANN401 - any YAML value
-    value: Any = values
-    for key in dotted_key.split("."):
-        if not isinstance(value, dict) or key not in value:
-            raise PawlineError(f"{path}: {dotted_key} is missing")
-        value = value[key]
-    return value
-
-
-def _checked(section: type[S], values: Any, path: Path, *, prefix: str) -> S:  # noqa: ANN401 - any YAML value
-    try:
-        return section.model_validate(values)
-    except ValidationError as error:
-        details = min(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")
-        raise PawlineError(f"{path}: {_one_line(section, details, prefix)}") from None
-
-
-def _one_line(section: type[Section], error: ErrorDetails, prefix: str) -> str:
-    location, schema = _locate(section, error)
-    key = (prefix + ".".join(location)).rstrip(".")
-    if error["type"] == "extra_forbidden":
-        known = sorted(schema["properties"])
-        nearest = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"did you mean {nearest[0]}? " if nearest else ""
-        return f"unknown key {key}: {hint}(known here: {', '.join(known)})"
-    if error["type"] == "missing":
-        return f"{key} is missing"
-    if error["type"] == "value_error":
-        message = error["msg"].removeprefix("Value error, ")
-        return f"{key}: {message}" if key else message
-    shown = {None: "null", True: "true", False: "false"}.get(error["input"]) if _is_constant(error["input"]) else None
-    return f"{key} is {shown or repr(error['input'])}: allowed is {_describe(schema)}"
-
-
-def _is_constant(value: object) -> bool:
-    return value is None or isinstance(value, bool)
-
-
-def _locate(section: type[Section], error: ErrorDetails) -> tuple[list[str], dict[str, Any]]:
-    """Return the key that an error is about and the JSON schema of what may stand there, or around an unknown key."""
-    whole = section.model_json_schema()
-    schema: dict[str, Any] = whole
-    location: list[str] = []
-    for part in map(str, error["loc"]):
-        if "anyOf" in schema:  # what follows names the alternative that was tried
-            break
-        location.append(part)
-        inner = schema["items"] if part.isdigit() else schema["properties"].get(part, schema)
-        schema = whole["$defs"][inner["$ref"].rpartition("/")[2]] if "$ref" in inner else inner
-    return location, schema
-
-
-def _describe(schema: dict[str, Any]) -> str:
-    """Say in words what a JSON schema allows, such as `a number above 0, at most 1`."""
-    if "anyOf" in schema:
-        return " or ".join(_describe(option) for option in schema["anyOf"])
-    if choices := schema.get("enum") or [schema[key] for key in ("const",) if key in schema]:
-        return f"one of {', '.join(map(str, choices))}"
-    if "pattern" in schema:
-        return f"text that matches {schema['pattern']}"
-    bounds = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}
-    limits = ", ".join(f"{word} {schema[bound]}" for bound, word in bounds.items() if bound in schema)
-    return f"{TYPES_IN_WORDS[schema['type']]} {limits}".rstrip()
+    value = value_at(read_values(path), "fine_tune.unfrozen_layers", path)
+    return checked(UnfreezeParams, {"unfrozen_layers": value}, path, prefix="fine_tune.").unfrozen_layers

@@ -9,14 +9,25 @@ import pytest
 from ruamel.yaml import YAML
 
 from flows import presets
-from tasks.params import AugmentParams, TrainHeadParams, TrainingParams, check_values, read_values
+from tasks.params import AugmentParams, TrainHeadParams, TrainingParams, check_values
+from tasks.params_file import read_values
 from tests.conftest import ROOT
 
 NAMES = sorted(path.stem for path in (ROOT / "presets").glob("*.yaml"))
 # What a recipe may leave to params.yaml: what only some optimizers and schedules read, and the seed.
 OPTIONAL = {"momentum", "weight_decay", "warmup_epochs", "plateau_factor", "plateau_patience", "seed"}
 RECIPE = {
-    *("image.size_px", "image.resize", "backbone.name", "backbone.width", "features.pooling", "features.views"),
+    *(
+        "validate.splits.train",
+        "validate.splits.val",
+        "validate.splits.test",
+        "image.size_px",
+        "image.resize",
+        "backbone.name",
+        "backbone.width",
+        "features.pooling",
+        "features.views",
+    ),
     *(f"features.augment.{key}" for key in AugmentParams.model_fields),
     *(f"train_head.{key}" for key in TrainHeadParams.model_fields.keys() - OPTIONAL),
     "fine_tune.unfrozen_layers",
@@ -35,7 +46,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_there_are_presets() -> None:
-    assert {"s0a", "s0b", "s0c", "s1", "s2", "s3", "s4"} <= set(NAMES)
+    assert {"full", "quick", "s0a", "s0b", "s0c", "s1", "s2", "s3", "s4"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -49,6 +60,8 @@ def test_a_preset_is_described_in_its_first_line(name: str) -> None:
 def test_a_preset_is_a_whole_recipe_and_valid(name: str, project: Path) -> None:
     settings = presets.load_preset(name)
     missing = RECIPE - settings.keys()
+    if "data.path" in settings and settings["data.source"] == "archive":
+        missing |= {"data.sha256"} - settings.keys()
     if settings.get("fine_tune.unfrozen_layers") != 0:
         missing |= TAIL - settings.keys()
     assert missing == set()

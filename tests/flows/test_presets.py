@@ -133,7 +133,7 @@ def test_comments_and_layout_survive(settings_only: Path) -> None:
     changed = {
         "  hidden_units: []           #": "  hidden_units: [128, 64]    #",
         "  stop_patience: null        #": "  stop_patience: 3           #",
-        "  learning_rate: 0.00001": "  learning_rate: 0.00002",
+        "  learning_rate: 0.00003": "  learning_rate: 0.00002",
         "{train: 0.8,": "{train: 0.7,",
         "  path: null                 # archive": "  path: ../x y.zip           # archive",
     }

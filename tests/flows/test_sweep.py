@@ -1,3 +1,4 @@
+import re
 import shutil
 from pathlib import Path
 
@@ -37,10 +38,26 @@ def test_values_are_split_at_the_outer_commas(joined: str, values: list[str]) ->
     assert sweep.split_values(joined) == values
 
 
-@pytest.mark.parametrize("text", ["k", "k=", "=1", "k=1,,2", "k=1,1", "k=[1,2", "k=0.1,1e-1"])
-def test_what_is_no_sweep_gets_one_line(text: str) -> None:
-    with pytest.raises(PawlineError, match=r"^k?[^\n]+$"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        *((text, f"{text}: write KEY=V1,V2,..., such as ") for text in ("k", "k=", "=1", "k=1,,2")),
+        *((text, f"{text}: a key or a value is there twice") for text in ("k=1,1", "k=0.1,1e-1")),
+        ("k=[1,2", "k: '[1,2' is not readable YAML: "),
+    ],
+)
+def test_what_is_no_sweep_gets_one_line(text: str, message: str) -> None:
+    with pytest.raises(PawlineError, match=re.escape(message)) as caught:
         sweep.parse_grid([text], here=Path.cwd())
+    assert "\n" not in str(caught.value)
+
+
+def test_experiments_that_share_features_are_not_done_side_by_side(project: Path) -> None:
+    keys = ["train_head.dropout", "fine_tune.epochs"]
+    plan = sweep.Plan(shared=[], stages=[], metrics=[], path_keys=[], keys=["fine_tune.epochs", "train_head.dropout"])
+    combinations = sweep.combine(dict(zip(keys, (["0", "0.2"], ["3", "1"]), strict=True)), {})
+    ordered = [tuple(one.values()) for one in sweep.share_work(combinations, plan)]
+    assert ordered == [("0", "3"), ("0.2", "3"), ("0", "1"), ("0.2", "1")]
 
 
 def test_every_combination_is_made_and_checked(project: Path) -> None:
@@ -56,7 +73,7 @@ def test_every_combination_is_made_and_checked(project: Path) -> None:
     # Each value is possible, the two together are not.
     grid = {"train_head.epochs": ["1", "5"], "train_head.warmup_epochs": ["0", "3"]}
     with pytest.raises(PawlineError, match=r"\(with train_head.epochs=1 train_head.warmup_epochs=3\)$"):
-        sweep.combine(grid, {})
+        sweep.combine(grid, {"train_head.schedule": "cosine"})
     with pytest.raises(PawlineError, match=r"^501 combinations are more than 500"):
         sweep.combine({"train_head.seed": [str(seed) for seed in range(501)]}, {})
 
@@ -118,7 +135,7 @@ def test_a_setting_that_the_shared_stages_read_is_noticed(project: Path) -> None
 
 def test_relative_paths_are_made_whole_where_they_are_read(project: Path) -> None:
     presets.write_settings({"data.path": "x.zip"})
-    told = Plan(shared=[], stages=[], metrics=[], path_keys=["data.path"])
+    told = Plan(shared=[], stages=[], metrics=[], path_keys=["data.path"], keys=["data.path"])
     assert sweep.hydra_overrides(told, {}) == [f"data.path={project / 'x.zip'}"]
     assert sweep.hydra_overrides(told._replace(path_keys=[]), {"a.b": 1}) == ["a.b=1"]
     grid = sweep.parse_grid(["data.path=x.zip,y.zip"], here=project / "docs")

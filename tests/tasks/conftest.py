@@ -14,7 +14,8 @@ from tasks.export import export
 from tasks.features import features
 from tasks.fine_tune import fine_tune
 from tasks.ingest import ingest
-from tasks.params import FeaturesParams, ImageParams, Section, check_params
+from tasks.params import FeaturesParams, ImageParams, check_params
+from tasks.params_file import Section
 from tasks.preprocess import preprocess
 from tasks.source import source
 from tasks.train_head import train_head

@@ -178,8 +178,22 @@ def test_weights_that_cannot_be_had(write: Callable[..., Path], values: dict[str
         check_params(write("backbone", committed | {"width": width, "source": "keras"}))
 
 
+def test_a_precision_that_the_engine_does_not_have(write: Callable[..., Path]) -> None:
+    committed = YAML(typ="safe").load(ROOT / "params.yaml")["features"]
+    line = one_line(write("features", committed | {"engine": "tensorflow", "precision": "bfloat16"}))
+    assert line.startswith("features: precision is 'bfloat16': only the engine openvino computes in it")
+
+
 def test_a_warm_up_longer_than_the_training(write: Callable[..., Path]) -> None:
-    assert one_line(write("fine_tune.warmup_epochs", 99.5)) == ("fine_tune: warmup_epochs is 99.5: there are 6 epochs")
+    committed = YAML(typ="safe").load(ROOT / "params.yaml")["fine_tune"] | {"warmup_epochs": 99.5}
+    check_params(write("fine_tune", committed))  # a constant rate does not warm up
+    line = one_line(write("fine_tune", committed | {"schedule": "cosine"}))
+    assert line == f"fine_tune: warmup_epochs is 99.5: there are {committed['epochs']} epochs"
+
+
+@pytest.mark.parametrize(("key", "shown"), [("0", "0"), ("a\nb", "a b")])
+def test_a_key_that_is_a_number_or_has_a_line_end(write: Callable[..., Path], key: str, shown: str) -> None:
+    assert one_line(write(f"train_head.{key}", 1)).startswith(f"unknown key train_head.{shown}: ")
 
 
 @pytest.mark.parametrize(
