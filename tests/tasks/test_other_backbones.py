@@ -17,7 +17,6 @@ from tasks.stage import write_json
 from tasks.train_head import train_head
 from tests.tasks.conftest import FEATURES, FINE_TUNE, IMAGE, PARAMS, TRAIN_HEAD, Run, changed, working_in
 
-
 NAME: Final = "VGG16"  # no BatchNormalization: features of any size
 UNFROZEN, BOUNDARY = "block5_conv2", "block5_conv1"
 
