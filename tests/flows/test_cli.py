@@ -207,7 +207,10 @@ def test_without_git_a_run_goes_on_and_is_not_kept(project: Path) -> None:
     no_server = "http://127.0.0.1:9/api"
     out = run("run", "--set", "train_head.dropout=0.5", cwd=project, prefect_url=no_server)[1]
     assert "is not kept as a DVC experiment: that needs a git repository with a commit" in out.splitlines()[0]
-    assert out.splitlines()[1] == "pawline    | starting Prefect"
+    assert out.splitlines()[1:3] == [
+        "pawline    | params.yaml has the settings now; `git diff params.yaml` shows them",
+        "pawline    | starting Prefect",
+    ]
     for arguments in (["run", "--name", "mine"], ["sweep", "train_head.dropout=0,0.1"]):
         exit_code, out, err = run(*arguments, cwd=project)
         assert (exit_code, out, err.count("\n")) == (1, "", 1)
@@ -259,7 +262,7 @@ def test_ctrl_c_ends_a_sweep_and_keeps_what_is_done(recorded: Path) -> None:
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, "interrupted: the next run carries on from here\n")
+    assert (process.returncode, err) == (130, "interrupted: `dvc exp show` has the experiments that were finished\n")
     assert processes_in(recorded) == []
     assert dvc("exp", "list", "--name-only").split()[-1] == "sweep1-1"
     assert list((recorded / ".dvc/tmp/exps").glob("tmp*")) == []
