@@ -75,8 +75,15 @@ def only_run() -> Iterator[int]:
         The lock's file descriptor. A process that inherits it holds the lock too, so that a `dvc repro` whose parent
         was killed keeps others waiting until it ends.
     """
-    LOCK_PATH.parent.mkdir(parents=True, exist_ok=True)
-    with LOCK_PATH.open("w") as lock:
+    with hold_lock(LOCK_PATH) as lock_fd:
+        yield lock_fd
+
+
+@contextmanager
+def hold_lock(path: Path) -> Iterator[int]:
+    """Hold a lock file, after whoever holds it now; yield its file descriptor."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

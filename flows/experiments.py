@@ -3,7 +3,6 @@
 Everything works on the project in the current folder.
 """
 
-import fcntl
 import logging
 import re
 import signal
@@ -19,13 +18,12 @@ from dvc.repo.experiments.utils import exp_refs
 from dvc.scm import NoSCM
 from scmrepo.exceptions import SCMError
 
+from flows.dvc_graph import hold_lock
 from tasks.stage import PawlineError
 
 COMMAND_LOCK_PATH = Path(".dvc/tmp/pawline-command.lock")
 STATE_PATHS = ("params.yaml", "dvc.lock")  # they say what a run was made of: dvc.lock has the digests of all inputs
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # git takes it in a ref, and a file system as a file's name
-
-logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -34,13 +32,7 @@ def only_command() -> Iterator[None]:
 
     `dvc_graph.only_run` is held while stages run; this one from before settings are written until a run is kept.
     """
-    COMMAND_LOCK_PATH.parent.mkdir(parents=True, exist_ok=True)
-    with COMMAND_LOCK_PATH.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("another pawline run is at work in this project: waiting for it to end")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with hold_lock(COMMAND_LOCK_PATH):
         yield
 
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -125,24 +126,28 @@ def recorded_template(project_template: Path, tmp_path_factory: pytest.TempPathF
     return folder
 
 
-@pytest.fixture
-def recorded(recorded_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The project, up to date, with dvc.lock committed."""
+@contextmanager
+def working_copy(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of a project as the current folder; no process may be left in it."""
     folder = tmp_path / "project"
-    shutil.copytree(recorded_template, folder, symlinks=True)
+    shutil.copytree(template, folder, symlinks=True)
     monkeypatch.chdir(folder)
     yield folder
     assert processes_in(folder) == []
+
+
+@pytest.fixture
+def recorded(recorded_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The project, up to date, with dvc.lock committed."""
+    with working_copy(recorded_template, tmp_path, monkeypatch) as folder:
+        yield folder
 
 
 @pytest.fixture
 def project(project_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project of four stages, the current folder, in which nothing has run yet; no process may outlive the test."""
-    folder = tmp_path / "project"
-    shutil.copytree(project_template, folder, symlinks=True)
-    monkeypatch.chdir(folder)
-    yield folder
-    assert processes_in(folder) == []
+    with working_copy(project_template, tmp_path, monkeypatch) as folder:
+        yield folder
 
 
 def processes_in(folder: Path) -> list[str]:
