@@ -69,7 +69,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def copy_project(folder: Path) -> None:
     """Copy what a checkout needs to run."""
-    for name in ("tasks", "flows", "presets", ".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml"):
+    packages = ("tasks", "flows", "lineage", "registry", "presets")
+    files = (".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml", "requirements.lock")
+    for name in packages + files:
         source, target = ROOT / name, folder / name
         target.parent.mkdir(exist_ok=True)
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)

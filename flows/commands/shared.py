@@ -1,0 +1,42 @@
+"""What the commands share: finding the project, its log on the terminal, and what Ctrl-C says."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+from tasks.stage import PawlineError
+
+
+def enter_project() -> Path:
+    """Go to the nearest folder, from the current one upwards, that holds a dvc.yaml; return where the user stood."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").is_file():
+            os.chdir(folder)
+            _log_to_terminal()
+            return here
+    raise PawlineError(f"no dvc.yaml in {here} or above it: change to a checkout of Pawline first")
+
+
+@contextmanager
+def interruptible(what_now: str) -> Iterator[None]:
+    """Say on Ctrl-C what there is now, and exit with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write(f"interrupted: {what_now}\n")
+        raise typer.Exit(130) from None
+
+
+def _log_to_terminal() -> None:
+    """Show what the flow logs, each line after the name of its stage."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(stage)-10s | %(message)s", defaults={"stage": "pawline"}))
+    flows_logger = logging.getLogger("flows")
+    flows_logger.propagate = False
+    flows_logger.addHandler(handler)

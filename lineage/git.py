@@ -1,0 +1,86 @@
+"""What lineage needs of git, by git's own command; paths are relative to the project's folder."""
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.stage import PawlineError
+
+SEPARATOR = "\x1f"  # between fields of a commit: in no name and no subject
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Who committed what, and when (ISO 8601, as the author's clock had it)."""
+
+    id: str
+    author: str
+    email: str
+    time: str
+    subject: str
+
+
+def git(root: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
+    """Run git in a folder and return what it printed.
+
+    Raises:
+        PawlineError: Git failed; the message is its last line.
+    """
+    done = _run(root, *arguments, stdin=stdin)
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or ["no output"]
+        raise PawlineError(f"git {arguments[0]}: {said[-1].removeprefix('fatal: ')}")
+    return done.stdout
+
+
+def is_repository(root: Path) -> bool:
+    """Say whether a folder is part of a git repository that has a commit."""
+    return _run(root, "rev-parse", "--verify", "--quiet", "HEAD").returncode == 0
+
+
+def is_shallow(root: Path) -> bool:
+    """Say whether this clone lacks a part of the history."""
+    return git(root, "rev-parse", "--is-shallow-repository").strip() == b"true"
+
+
+def find_commit(root: Path, revision: str) -> str | None:
+    """Return the full id of the commit a revision names, or None."""
+    done = _run(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    return done.stdout.decode().strip() if done.returncode == 0 else None
+
+
+def read_commit(root: Path, commit: str) -> Commit:
+    """Return who made a commit, when, and why."""
+    form = "%x1f".join(("%H", "%an", "%ae", "%aI", "%s"))
+    text = git(root, "show", "--no-patch", "--no-show-signature", f"--format={form}", commit).decode(errors="replace")
+    return Commit(*text.rstrip("\n").split(SEPARATOR))
+
+
+def read_file(root: Path, commit: str, path: str) -> bytes | None:
+    """Return a file's bytes as they were at a commit; None if the commit has no such file."""
+    done = _run(root, "cat-file", "blob", f"{commit}:./{path}")
+    return done.stdout if done.returncode == 0 else None
+
+
+def list_files(root: Path, commit: str, folder: str) -> list[str]:
+    """Return the files below a folder at a commit, relative to the project."""
+    listed = git(root, "ls-tree", "-r", "-z", "--name-only", commit, "--", folder)
+    return [name.decode() for name in listed.split(b"\0") if name]
+
+
+def tags(root: Path, pattern: str) -> list[str]:
+    """Return the tags that match a pattern such as `classifier@*`."""
+    return git(root, "tag", "--list", pattern).decode().split()
+
+
+def _run(root: Path, *arguments: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(  # noqa: S603 - an argument list, no shell
+            ["git", *arguments],  # noqa: S607 - the user's git
+            cwd=root,
+            input=stdin,
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise PawlineError("git is not installed, and the history is read with it: install git") from error

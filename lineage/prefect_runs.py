@@ -1,0 +1,33 @@
+"""Which Prefect run ran a stage: written by the flow when a stage ends, beside DVC's cache, under what it wrote."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from lineage.lockfile import LockedStage
+from lineage.records import RunRecord
+from lineage.runs import Project
+from tasks.stage import whole_file
+
+
+def record_path(project: Project, stage: LockedStage) -> Path:
+    """Return where the record of a stage's run lies: named after everything the stage read and wrote.
+
+    Beside the cache's objects, where experiments in temporary folders and the workspace share it; git and the cache's
+    own clean-up leave it alone.
+    """
+    facts = [stage.command, stage.params, *([(p.path, p.md5) for p in paths] for paths in (stage.deps, stage.outs))]
+    digest = hashlib.sha256(json.dumps([stage.name, *facts], sort_keys=True).encode()).hexdigest()
+    return project.store.cache_dir.parents[1] / "pawline" / "prefect" / f"{stage.name}-{digest[:32]}.json"
+
+
+def find_record(project: Project, stage: LockedStage) -> RunRecord | None:
+    """Return the Prefect run that ran a stage, or None if it ran without Prefect or elsewhere."""
+    path = record_path(project, stage)
+    return RunRecord.model_validate_json(path.read_bytes()) if path.is_file() else None
+
+
+def write_record(project: Project, stage: LockedStage, record: RunRecord) -> None:
+    """Note which Prefect run ran a stage."""
+    with whole_file(record_path(project, stage)) as unfinished:
+        unfinished.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")

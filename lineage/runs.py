@@ -1,0 +1,230 @@
+"""The runs that are known here: the workspace, versions, experiments and commits, and which of them WHAT means."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from lineage import git, lockfile
+from lineage.lockfile import Lock
+from lineage.store import Store, file_md5
+from tasks.stage import PawlineError
+
+MODEL_PATH = "models/classifier.keras"
+ARTIFACT = "classifier"  # its name under `artifacts:` in dvc.yaml, and in the tags of its versions
+CHAMPION = "champion"
+VERSION = re.compile(rf"(?:{ARTIFACT}@)?v?(\d+)(?:\.(\d+)\.(\d+))?")
+EXPERIMENTS = "refs/exps/"
+HISTORY = ("--branches", "--tags", "--remotes")
+
+Kind = Literal["version", "experiment", "commit", "workspace"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A recorded run of the pipeline.
+
+    Attributes:
+        name: How a user would call it.
+        kind: What sort of name that is.
+        commit: Full id; None for the workspace, whose params.yaml and dvc.lock may not be committed.
+        found: The path in that run whose content a given file has, if WHAT was a file.
+    """
+
+    name: str
+    kind: Kind
+    commit: str | None
+    found: str | None = None
+
+
+class Project:
+    """A checkout of a project: its files now and at any commit, and the bytes behind its hashes.
+
+    Attributes:
+        root: The folder that holds dvc.yaml.
+        store: Its bytes by hash.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.store = Store(root)
+
+    @cached_property
+    def has_history(self) -> bool:
+        """Whether the project is in a git repository with a commit."""
+        return git.is_repository(self.root)
+
+    def read(self, run: Run, path: str) -> bytes | None:
+        """Return the bytes of a file that git keeps, at a run's commit or in the workspace; None if there is none."""
+        if run.commit is not None:
+            return git.read_file(self.root, run.commit, path)
+        file = self.root / path
+        return file.read_bytes() if file.is_file() else None
+
+    def lock(self, run: Run) -> Lock:
+        """Return what a run read and wrote.
+
+        Raises:
+            PawlineError: There is no dvc.lock, or it cannot be read.
+        """
+        content = self.read(run, "dvc.lock")
+        if content is None:
+            raise PawlineError(f"{run.name} has no dvc.lock: nothing ran there yet; `dvc repro`, then commit dvc.lock")
+        return lockfile.parse_lock(content, origin=f"dvc.lock of {run.name}")
+
+
+WORKSPACE = Run("workspace", "workspace", None)
+
+
+def find_run(project: Project, what: str | None) -> Run:
+    """Return the run that WHAT means.
+
+    Args:
+        project: The checkout.
+        what: A file (found by its content), a version (`v2`, `champion`), an experiment, or a git revision; None is
+            the workspace.
+
+    Raises:
+        PawlineError: It is none of these; the message says what there is.
+    """
+    if what in (None, WORKSPACE.name):
+        return WORKSPACE
+    path = Path(what)
+    if path.is_file():
+        return find_file(project, path)
+    if project.has_history:
+        run = _find_version(project, what) or _find_experiment(project, what) or _find_commit(project, what)
+        if run is not None:
+            return run
+    raise PawlineError(f"{what} is no file, version, experiment or git revision; {_what_there_is(project)}")
+
+
+def find_file(project: Project, path: Path) -> Run:
+    """Return the run that wrote a file of this content, wherever the file lies and whatever its name.
+
+    Versions come first, then the workspace, experiments, and all commits that are known here.
+
+    Raises:
+        PawlineError: No run that is known here wrote such a file.
+    """
+    md5 = file_md5(path)
+    for run in all_runs(project):
+        content = project.read(run, "dvc.lock")
+        found = None if content is None else _path_of(project, lockfile.parse_lock(content), md5)
+        if found is not None:
+            return Run(run.name, run.kind, run.commit, found)
+    shallow = project.has_history and git.is_shallow(project.root)
+    raise PawlineError(
+        f"{path} is unknown: no run recorded here wrote a file of its content (md5 {md5}); "
+        + ("this is a shallow clone: `git fetch --unshallow --tags` for the rest" if shallow else "another project's?")
+    )
+
+
+def all_runs(project: Project) -> Iterator[Run]:
+    """Yield every run that is known here, each commit once: versions, workspace, experiments, commits."""
+    seen: set[str] = set()
+    yield from _fresh(versions(project), seen)
+    yield WORKSPACE
+    yield from _fresh(experiments(project), seen)
+    if project.has_history:
+        log = git.git(project.root, "log", *HISTORY, "HEAD", "--format=%H", "--", "./dvc.lock").decode().split()
+        yield from _fresh((Run(commit[:10], "commit", commit) for commit in log), seen)
+
+
+def versions(project: Project) -> list[Run]:
+    """Return the registered versions, the oldest first."""
+    if not project.has_history:
+        return []
+    names = [tag.partition("@")[2] for tag in git.tags(project.root, f"{ARTIFACT}@v*")]
+    names = sorted((name for name in names if VERSION.fullmatch(name)), key=_order)
+    commits = {name: git.find_commit(project.root, f"refs/tags/{ARTIFACT}@{name}") for name in names}
+    return [Run(name, "version", commit) for name, commit in commits.items() if commit is not None]
+
+
+def champion(project: Project) -> Run | None:
+    """Return the version that the latest `classifier#champion#N` tag makes the champion, or None."""
+    if not project.has_history:
+        return None
+    prefix = f"{ARTIFACT}#{CHAMPION}#"
+    numbers = [tag.removeprefix(prefix) for tag in git.tags(project.root, f"{prefix}*")]
+    latest = max((int(number) for number in numbers if number.isdigit()), default=None)
+    if latest is None:
+        return None
+    commit = git.find_commit(project.root, f"refs/tags/{prefix}{latest}")
+    return next((run for run in versions(project) if run.commit == commit), None)
+
+
+def experiments(project: Project) -> list[Run]:
+    """Return DVC's experiments."""
+    if not project.has_history:
+        return []
+    form = "%(refname)%1f%(objectname)"
+    lines = git.git(project.root, "for-each-ref", f"--format={form}", EXPERIMENTS).decode().splitlines()
+    pairs = [line.split("\x1f") for line in lines]
+    # refs/exps/ab/cdef.../name; DVC keeps its own bookkeeping beside them (exec, queue)
+    return [
+        Run(ref.split("/")[-1], "experiment", commit)
+        for ref, commit in pairs
+        if re.fullmatch(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/[^/]+", ref)
+    ]
+
+
+def _fresh(runs: Iterator[Run] | list[Run], seen: set[str]) -> Iterator[Run]:
+    for run in runs:
+        if run.commit is not None and run.commit not in seen:
+            seen.add(run.commit)
+            yield run
+
+
+def _order(name: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in name.removeprefix("v").split("."))
+
+
+def _find_version(project: Project, what: str) -> Run | None:
+    if what == CHAMPION:
+        run = champion(project)
+        if run is None:
+            raise PawlineError(f"there is no champion yet: `pawline promote VERSION`; {_what_there_is(project)}")
+        return run
+    match = VERSION.fullmatch(what)
+    if match is None:
+        return None
+    major, minor, patch = (part or "0" for part in match.groups())
+    return next((run for run in versions(project) if run.name == f"v{major}.{minor}.{patch}"), None)
+
+
+def _find_experiment(project: Project, what: str) -> Run | None:
+    return next((run for run in experiments(project) if run.name == what), None)
+
+
+def _find_commit(project: Project, what: str) -> Run | None:
+    commit = git.find_commit(project.root, what)
+    return None if commit is None else Run(what, "commit", commit)
+
+
+def _what_there_is(project: Project) -> str:
+    if not project.has_history:
+        return "there is no git repository here, so only the workspace is known"
+    known = [run.name for run in [*versions(project), *experiments(project)]]
+    return f"known here: {', '.join(known[:12])}{', ...' if len(known) > 12 else ''}" if known else "none is known here"
+
+
+def _path_of(project: Project, lock: Lock, md5: str) -> str | None:
+    """Return the output, or the file within an output folder, that has a content."""
+    for stage in lock.values():
+        for out in stage.outs:
+            if out.md5 == md5:
+                return out.path
+            inside = _files_here(project, out) if out.is_folder else {}
+            for relative, content in inside.items():
+                if content == md5:
+                    return f"{out.path}/{relative}"
+    return None
+
+
+def _files_here(project: Project, folder: lockfile.LockedPath) -> dict[str, str]:
+    """Return a folder's files if its list is in the cache: a search fetches nothing."""
+    path = project.store.object_path(folder.md5)
+    return lockfile.parse_folder(path.read_bytes()) if path.is_file() else {}

@@ -1,0 +1,139 @@
+"""Where bytes are: the workspace, DVC's cache, and its remotes."""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lineage import lockfile
+from lineage.lockfile import LockedPath
+from tasks.stage import PawlineError
+
+READ_BYTES = 1 << 20
+
+
+class Store:
+    """A project's bytes by their hash.
+
+    Attributes:
+        root: The project's folder, which holds dvc.yaml.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @cached_property
+    def _repo(self) -> Any:  # noqa: ANN401 - DVC ships no types
+        from dvc.repo import Repo  # half a second
+
+        with dvc_errors():
+            return Repo(str(self.root))
+
+    @cached_property
+    def cache_dir(self) -> Path:
+        """The folder of DVC's cache that holds objects by md5 (`ab/cdef...`)."""
+        return Path(self._repo.cache.local.path)
+
+    @cached_property
+    def remotes(self) -> list[str]:
+        """The names of the configured remotes, the default one first."""
+        names = list(self._repo.config["remote"])
+        default = self._repo.config["core"].get("remote")
+        return sorted(names, key=lambda name: name != default)
+
+    def object_path(self, md5: str) -> Path:
+        """Return where the cache keeps an object, whether it is there or not."""
+        return self.cache_dir / md5[:2] / md5[2:]
+
+    def has(self, md5: str) -> bool:
+        """Say whether the cache holds an object (and nothing about its bytes)."""
+        return self.object_path(md5).is_file()
+
+    def where(self, md5: str) -> str | None:
+        """Return the name of the first remote that holds an object, or None."""
+        for name in self.remotes:
+            with dvc_errors():
+                if self._remote(name).exists(md5):
+                    return str(name)
+        return None
+
+    def read(self, md5: str) -> bytes | None:
+        """Return an object's bytes from the cache, fetched from a remote if need be; None if it is nowhere.
+
+        Raises:
+            PawlineError: The bytes are not those of that hash.
+        """
+        if not self.has(md5):
+            self.fetch([md5])
+        if not self.has(md5):
+            return None
+        content = self.object_path(md5).read_bytes()
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5.removesuffix(lockfile.FOLDER_SUFFIX):
+            raise PawlineError(f"tampered: {self.object_path(md5)} does not hold what its name says; `pawline verify`")
+        return content
+
+    def fetch(self, md5s: list[str]) -> None:
+        """Bring objects from the remotes into the cache; what no remote has stays missing."""
+        from dvc_data.hashfile.hash_info import HashInfo
+        from dvc_data.hashfile.transfer import transfer
+
+        for name in self.remotes:
+            wanted = {HashInfo("md5", md5) for md5 in md5s if not self.has(md5)}
+            with dvc_errors():
+                remote = self._remote(name)
+                there = {info for info in wanted if remote.exists(info.value)}
+                if there:
+                    transfer(remote, self._repo.cache.local, there, shallow=True, validate_status=lambda _: None)
+
+    def list_folder(self, folder: LockedPath) -> dict[str, str] | None:
+        """Return a folder's files, path inside it to md5; None if the list is nowhere."""
+        content = self.read(folder.md5)
+        return None if content is None else lockfile.parse_folder(content)
+
+    def read_path(self, lock: lockfile.Lock, path: str) -> bytes | None:
+        """Return the bytes that a run wrote to a path, from the cache or a remote.
+
+        Args:
+            lock: The run.
+            path: An output, or a file within an output folder.
+
+        Returns:
+            None if the run wrote no such file or its bytes are nowhere.
+        """
+        md5 = self.find_md5(lock, path)
+        return None if md5 is None else self.read(md5)
+
+    def find_md5(self, lock: lockfile.Lock, path: str) -> str | None:
+        """Return the md5 of an output file, or of a file within an output folder; None if there is none."""
+        if (out := lockfile.find_out(lock, path)) is not None:
+            return out.md5
+        for parent in Path(path).parents:
+            folder = lockfile.find_out(lock, str(parent))
+            if folder is not None and (files := self.list_folder(folder)) is not None:
+                return files.get(str(Path(path).relative_to(parent)))
+        return None
+
+    def _remote(self, name: str) -> Any:  # noqa: ANN401 - DVC ships no types
+        return self._repo.cloud.get_remote_odb(name, hash_name="md5")
+
+
+def file_md5(path: Path) -> str:
+    """Return the md5 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+@contextmanager
+def dvc_errors() -> Iterator[None]:
+    """Turn DVC's errors into one line, and keep its own words off the terminal."""
+    from dvc.exceptions import DvcException
+    from dvc.logger import set_loggers_level
+
+    try:
+        with set_loggers_level(logging.ERROR):
+            yield
+    except (DvcException, OSError) as error:
+        raise PawlineError(f"{' '.join(str(error).split())}; `dvc status` says more") from error

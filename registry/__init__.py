@@ -1,0 +1,1 @@
+"""Versions of the model, the champion among them, and the decisions that made it so: all in git, without a server."""
