@@ -46,12 +46,11 @@ class Artifact(Record):
 
 
 class RunRecord(Record):
-    """The Prefect task run that ran a stage, or found it done; times are ISO 8601 in UTC."""
+    """The Prefect task run that ran a stage; times are ISO 8601 in UTC."""
 
     flow_run_id: str
     flow_run_name: str
     task_run_id: str
-    state: str
     started: str
     ended: str
 

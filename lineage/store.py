@@ -106,6 +106,13 @@ class Store:
         md5 = self.find_md5(lock, path)
         return None if md5 is None else self.read(md5)
 
+    def may_have(self, lock: lockfile.Lock, path: str) -> bool:
+        """Say whether a run wrote a file of that path, or may have: its folder's list of files is nowhere."""
+        if lockfile.find_out(lock, path) is not None:
+            return True
+        folders = [out for parent in Path(path).parents if (out := lockfile.find_out(lock, str(parent))) is not None]
+        return any(self.list_folder(out) is None for out in folders) or self.find_md5(lock, path) is not None
+
     def find_md5(self, lock: lockfile.Lock, path: str) -> str | None:
         """Return the md5 of an output file, or of a file within an output folder; None if there is none."""
         if (out := lockfile.find_out(lock, path)) is not None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 from lineage import git, lockfile, prefect_runs
@@ -21,7 +20,6 @@ from lineage.runs import MODEL_PATH, Project, Run, versions
 from tasks.stage import PawlineError
 
 LOCK_FILE = "requirements.lock"
-TRAINING_STAGES = ("models/stage2", "models/stage1")  # the last one that trained comes first
 
 
 def trace(project: Project, run: Run) -> Lineage:
@@ -73,8 +71,8 @@ class _Facts:
         self.missing: set[str] = set()
 
     def read(self, path: str) -> dict[str, Any] | None:
-        if not any(Path(path).is_relative_to(out.path) for stage in self._lock.values() for out in stage.outs):
-            return None  # the run had no such output: an older layout
+        if not self._project.store.may_have(self._lock, path):
+            return None
         content = self._project.store.read_path(self._lock, path)
         if content is None:
             self.missing.add(path)
@@ -137,9 +135,8 @@ def _counts(facts: _Facts) -> CountsRecord | None:
 
 
 def _environment(project: Project, run: Run, facts: _Facts) -> EnvironmentRecord:
-    noted: dict[str, Any] = {}
-    for folder in TRAINING_STAGES:
-        noted = noted or facts.read(f"{folder}/environment.json") or {}
+    selected = (facts.read("models/stage2/metrics.json") or {}).get("selected", "stage2")
+    noted = facts.read(f"models/{selected}/environment.json") or {}
     features = facts.read("data/features/manifest.json") or {}
     return EnvironmentRecord(
         python=noted.get("python"),

@@ -1,7 +1,7 @@
 """Stage `features`: what is frozen is computed once, for every evaluation image and N views of every training image.
 
 reads   data/tfrecords/, models/backbone/, params.yaml: features, image, fine_tune.unfrozen_layers
-writes  data/features/ (pooled vectors for stage 1, boundary tensors for stage 2, manifest.json)
+writes  data/features/ (pooled vectors for stage 1, boundary tensors for stage 2, manifest.json, environment.json)
 
 python -m tasks.features    (about 200 views a second on two cores; an interrupted run carries on at its last shard)
 """
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tasks import stage
+from tasks.environment import write_environment
 from tasks.feature_store import shard_name
 from tasks.image_table import SPLITS
 from tasks.params import FeaturesParams, ImageParams, load_section, load_unfrozen_layers
@@ -62,6 +63,7 @@ def features(
             for number, shard in enumerate(records.shard_paths(tfrecords_dir, split)):
                 _compute_shard(shard, split, number, frozen, scratch, progress)
         stage.write_json(manifest, scratch / "manifest.json")
+        write_environment(scratch)
         with stage.whole_dir(features_dir) as unfinished:
             # The labels mark a finished shard: they leave first, so that a kill amid the moves loses no array unseen.
             for path in sorted(scratch.glob("*.*"), key=lambda path: not path.name.endswith("-labels.npy")):

@@ -2,7 +2,7 @@
 
 reads   data/features/, models/stage1/, models/backbone/, params.yaml: fine_tune
 writes  models/stage2/ (tail.keras, curves, metrics.json of the selected classifier, summary.json with the freeze
-        witness and which stage was selected),
+        witness and which stage was selected, environment.json),
         models/classifier.keras (the whole network, its input scaling inside)
 
 python -m tasks.fine_tune    (about 13 ms an image and epoch on two cores)
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks import curves, stage
+from tasks.environment import write_environment
 from tasks.feature_store import read_manifest
 from tasks.params import FineTuneParams, load_section
 
@@ -65,6 +66,7 @@ def fine_tune(
         figures = {name: best[name] for name in ("val_accuracy", "val_loss")}
         curves.write_metrics(figures | {"selected": selected}, unfinished / "metrics.json")
         stage.write_json(summary | {"selected": selected, "labels": stage1["labels"]}, unfinished / "summary.json")
+        write_environment(unfinished)
     _log_outcome(stage1["best"], summary, selected, classifier_out)
 
 

@@ -2,7 +2,7 @@
 
 reads   data/features/, models/backbone/, params.yaml: train_head
 writes  models/stage1/ (head.keras, classifier.keras with the head on the backbone, curves epochs.csv and batches.csv,
-        metrics.json of the best epoch, summary.json with the freeze witness)
+        metrics.json of the best epoch, summary.json with the freeze witness, environment.json)
 
 python -m tasks.train_head    (about a second an epoch for 1,000 images, beside TensorFlow's start)
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tasks import stage
+from tasks.environment import write_environment
 from tasks.feature_store import read_manifest
 from tasks.params import TrainHeadParams, load_section
 
@@ -50,6 +51,7 @@ def train_head(*, features_dir: Path, backbone_dir: Path, stage1_dir: Path, para
             curves.write_metrics({name: best[name] for name in METRICS}, unfinished / "metrics.json")
             summary = {"labels": labels, "output": output, "witness": record} | curves.outcome(history, params)
             stage.write_json(summary, unfinished / "summary.json")
+            write_environment(unfinished)
     log.info(
         "train_head: best epoch %d, validation accuracy %.4f, loss %.4f; %d frozen tensors unmoved; in %s",
         *(best["epoch"], best["val_accuracy"], best["val_loss"], record["frozen_tensors"], stage1_dir),

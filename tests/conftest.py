@@ -1,6 +1,7 @@
 """What the tests share: where the real photos are, and a folder to work in."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,19 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / ".user-cache"))
     return tmp_path
+
+
+@pytest.fixture
+def three_runs(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the small project with three real runs (tests/three_runs.py), as the current folder."""
+    from tests.three_runs import made_once
+
+    shared = (
+        tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.getbasetemp()
+    )
+    with made_once(shared / "three_runs") as template:
+        folder = tmp_path / "three"
+        shutil.copytree(template, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ".config"))
+    return folder

@@ -8,6 +8,9 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.client.schemas.sorting import FlowRunSort, LogSort
 
 from flows.pipeline import pipeline
+from lineage.prefect_runs import find_record
+from lineage.records import RunRecord
+from lineage.runs import WORKSPACE, Project
 from tasks.stage import PawlineError
 from tests.flows.conftest import FAILS, PARAMS, dvc
 
@@ -52,6 +55,23 @@ def test_every_stage_is_a_task_run_and_then_cached(project: Path) -> None:
     assert (project / "join.txt").exists()
     assert pipeline() == ALL_CACHED
     assert recorded_states(4) == list(ALL_CACHED.items())
+
+
+def test_the_lineage_knows_which_task_run_ran_a_stage_but_not_of_one_that_was_not_run(project: Path) -> None:
+    def record(stage: str) -> RunRecord | None:
+        return find_record(Project(project), Project(project).lock(WORKSPACE)[stage])
+
+    dvc("repro", "--single-item", "source", "left")
+    pipeline()
+    task_runs = {run.name: run for run in recorded_task_runs(4)}
+    assert record("left") is None, "DVC ran it, and Prefect found it done"
+    join = record("join")
+    assert join is not None
+    assert (join.task_run_id, join.flow_run_id) == (str(task_runs["join"].id), str(task_runs["join"].flow_run_id))
+    assert join.started <= join.ended
+    (project / "params.yaml").write_text(PARAMS.replace("views: 3", "views: 4"))
+    dvc("repro")
+    assert record("join") is None, "another run of the stage, by DVC"
 
 
 def test_the_lines_of_a_stage_are_in_the_log_of_its_task_run(project: Path) -> None:
