@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import typer
 
-from flows.commands import pipeline
+from flows.commands import card, certify, compare, forget, gc, lineage, models, pipeline, verify, why
 from tasks.stage import PawlineError
 
 app = typer.Typer(
@@ -35,6 +35,18 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": pipeline.run_command,
     "presets": pipeline.presets_command,
     "sweep": pipeline.sweep_command,
+    "why": why.why_command,
+    "lineage": lineage.lineage_command,
+    "verify": verify.verify_command,
+    "certify": certify.certify_command,
+    "models": models.models_command,
+    "register": models.register_command,
+    "promote": models.promote_command,
+    "rollback": models.rollback_command,
+    "compare": compare.compare_command,
+    "card": card.card_command,
+    "forget": forget.forget_command,
+    "gc": gc.gc_command,
 }
 for name, command in COMMANDS.items():
     app.command(name=name)(command)

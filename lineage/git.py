@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.stage import PawlineError
 
-SEPARATOR = "\x1f"  # between fields of a commit: in no name and no subject
+SEPARATOR = "\0"  # between fields of a commit: the one character that none can hold
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ def git(root: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
     done = _run(root, *arguments, stdin=stdin)
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["no output"]
-        raise PawlineError(f"git {arguments[0]}: {said[-1].removeprefix('fatal: ')}")
+        line = next((line for line in said if line.startswith(("fatal: ", "error: "))), said[-1])
+        raise PawlineError(f"git {arguments[0]}: {line.removeprefix('fatal: ')}")
     return done.stdout
 
 
@@ -51,7 +52,7 @@ def find_commit(root: Path, revision: str) -> str | None:
 
 def read_commit(root: Path, commit: str) -> Commit:
     """Return who made a commit, when, and why."""
-    form = "%x1f".join(("%H", "%an", "%ae", "%aI", "%s"))
+    form = "%x00".join(("%H", "%an", "%ae", "%aI", "%s"))
     text = git(root, "show", "--no-patch", "--no-show-signature", f"--format={form}", commit).decode(errors="replace")
     return Commit(*text.rstrip("\n").split(SEPARATOR))
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -42,6 +43,7 @@ class LockedStage:
 Lock = dict[str, LockedStage]  # by name, in the order of the file
 
 
+@lru_cache(maxsize=64)  # a command asks for the same few files again and again
 def parse_lock(content: bytes, *, origin: str = "dvc.lock") -> Lock:
     """Parse a `dvc.lock`.
 
@@ -55,7 +57,7 @@ def parse_lock(content: bytes, *, origin: str = "dvc.lock") -> Lock:
     raw = load_yaml(content, origin=origin)
     try:
         return {name: _stage(name, value) for name, value in raw.get("stages", {}).items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise PawlineError(
             f"{origin} is not what DVC writes ({error!r}): `git log -p dvc.lock` shows changes"
         ) from error
@@ -64,12 +66,12 @@ def parse_lock(content: bytes, *, origin: str = "dvc.lock") -> Lock:
 def load_yaml(content: bytes, *, origin: str) -> dict[str, Any]:
     """Return the mapping that a YAML file holds."""
     try:
-        value = YAML(typ="safe", pure=True).load(content.decode("utf-8"))
-    except (YAMLError, UnicodeDecodeError) as error:
-        first_line = str(error).splitlines()[0]
-        raise PawlineError(f"{origin} cannot be read: {first_line}") from error
+        value = YAML(typ="safe").load(content.decode("utf-8"))
+    except (YAMLError, ValueError, RecursionError) as error:
+        first_line = (str(error).splitlines() or [repr(error)])[0]
+        raise PawlineError(f"{origin} cannot be read: {first_line}; `git diff` shows what changed") from error
     if not isinstance(value, dict):
-        raise PawlineError(f"{origin} holds no mapping")
+        raise PawlineError(f"{origin} holds no mapping; `git diff` shows what changed")
     return value
 
 
@@ -103,7 +105,12 @@ def find_out(lock: Lock, path: str) -> LockedPath | None:
 
 def parse_folder(content: bytes) -> dict[str, str]:
     """Return the files of a folder object of DVC's cache: path inside the folder to md5."""
-    return {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
+    try:
+        return {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
+    except (KeyError, TypeError, ValueError) as error:
+        raise PawlineError(
+            "tampered: a list of files in DVC's cache is not what DVC writes; `pawline verify`"
+        ) from error
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -4,10 +4,12 @@ import hashlib
 import json
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from lineage.lockfile import LockedStage
 from lineage.records import RunRecord
 from lineage.runs import Project
-from tasks.stage import whole_file
+from tasks.stage import PawlineError, whole_file
 
 
 def record_path(project: Project, stage: LockedStage) -> Path:
@@ -24,7 +26,12 @@ def record_path(project: Project, stage: LockedStage) -> Path:
 def find_record(project: Project, stage: LockedStage) -> RunRecord | None:
     """Return the Prefect run that ran a stage, or None if it ran without Prefect or elsewhere."""
     path = record_path(project, stage)
-    return RunRecord.model_validate_json(path.read_bytes()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return RunRecord.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise PawlineError(f"{path} is not what the flow wrote: delete it, and the run counts as unknown") from error
 
 
 def write_record(project: Project, stage: LockedStage, record: RunRecord) -> None:

@@ -14,7 +14,7 @@ SCHEMA: Literal["pawline/lineage/1"] = "pawline/lineage/1"
 class Record(BaseModel):
     """A part of the document: never changed once made, and never with a key that is not declared."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_serialization_defaults_required=True)
 
 
 class CommitRecord(Record):

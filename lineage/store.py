@@ -30,7 +30,8 @@ class Store:
         from dvc.repo import Repo  # half a second
 
         with dvc_errors():
-            return Repo(str(self.root))
+            # without git, or it would insist on a repository, and git's files are read by git
+            return Repo(str(self.root), config={"core": {"no_scm": True}})
 
     @cached_property
     def cache_dir(self) -> Path:
@@ -142,5 +143,5 @@ def dvc_errors() -> Iterator[None]:
     try:
         with set_loggers_level(logging.ERROR):
             yield
-    except (DvcException, OSError) as error:
+    except (DvcException, OSError, ImportError) as error:  # ImportError: a remote whose plug-in is not installed
         raise PawlineError(f"{' '.join(str(error).split())}; `dvc status` says more") from error

@@ -4,7 +4,8 @@ The branch holds `decisions/0001.json` and `.sig`, `versions/v1.0.0/` (entry.jso
 `keys/<fingerprint>.pem`. A decision takes effect by its git tag (`classifier@v1.0.0`, `classifier#champion#1`).
 """
 
-from dataclasses import dataclass, field
+import hashlib
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -12,10 +13,12 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from lineage import git
+from lineage.runs import ARTIFACT
 from registry.records import Decision, Entry
 from tasks.stage import PawlineError
 
 BRANCH = "registry"
+DECISIONS, VERSIONS, KEYS = "decisions/", "versions/", "keys/"
 Parsed = TypeVar("Parsed", Decision, Entry)
 
 
@@ -26,25 +29,30 @@ class Ledger:
     Attributes:
         root: The project's folder.
         tip: The commit at the end of the branch; None if nothing was registered yet.
+        local: Where the local branch was when this was read: behind the tip, or None, if the remote's is ahead.
     """
 
     root: Path
-    tip: str | None = field(default=None)
+    tip: str | None = None
+    local: str | None = None
 
     def read(self, path: str) -> bytes | None:
         """Return a file of the registry, or None."""
-        if self.tip is None:
-            return None
-        listed = git.git(self.root, "ls-tree", "-z", "--full-tree", self.tip, "--", path)
-        return git.git(self.root, "cat-file", "blob", f"{self.tip}:{path}") if listed else None
+        return self._contents([path])[path] if path in self.objects else None
 
     @cached_property
-    def files(self) -> list[str]:
-        """Every file of the registry."""
+    def objects(self) -> dict[str, str]:
+        """Every file of the registry, by its path: mode, type and id, as `git ls-tree` and `git mktree` have them."""
         if self.tip is None:
-            return []
-        listed = git.git(self.root, "ls-tree", "-r", "-z", "--full-tree", "--name-only", self.tip)
-        return [name.decode() for name in listed.split(b"\0") if name]
+            return {}
+        listed = git.git(self.root, "ls-tree", "-r", "-z", "--full-tree", self.tip).decode()
+        pairs = (line.split("\t", 1) for line in listed.split("\0") if line)
+        return {path: described for described, path in pairs}
+
+    @property
+    def files(self) -> list[str]:
+        """The path of every file of the registry."""
+        return list(self.objects)
 
     @cached_property
     def decisions(self) -> list[Decision]:
@@ -53,31 +61,57 @@ class Ledger:
         Raises:
             PawlineError: One is missing or is not what Pawline writes.
         """
-        names = sorted(name for name in self.files if name.startswith("decisions/") and name.endswith(".json"))
-        decisions = [self._parse(Decision, name) for name in names]
+        names = [name for name in self.files if name.startswith(DECISIONS) and name.endswith(".json")]
+        decisions = [_parse(Decision, name, content) for name, content in self._contents(names).items()]
+        decisions.sort(key=lambda decision: decision.number)
         if [decision.number for decision in decisions] != list(range(1, len(names) + 1)):
             raise PawlineError("tampered: the registry's decisions are not numbered 1, 2, ...; `pawline verify`")
         return decisions
 
+    def digest(self, decision: Decision) -> str:
+        """Return the SHA-256 of a decision's file, in hex."""
+        return hashlib.sha256(self.read(decision_path(decision.number)) or b"").hexdigest()
+
+    @property
+    def keys(self) -> list[str]:
+        """The fingerprints of the keys that may sign."""
+        return [name[len(KEYS) : -len(".pem")] for name in self.files if name.startswith(KEYS)]
+
     def entry(self, version: str) -> Entry | None:
         """Return a version's entry, or None."""
-        path = f"versions/{version}/entry.json"
-        return self._parse(Entry, path) if path in self.files else None
+        path = f"{VERSIONS}{version}/entry.json"
+        return _parse(Entry, path, self.read(path) or b"") if path in self.objects else None
 
     def pending(self) -> Decision | None:
         """Return the last decision if its tag is not there: it was interrupted and has no effect yet."""
         last = self.decisions[-1] if self.decisions else None
-        if last is None or last.tag is None or git.find_commit(self.root, f"refs/tags/{last.tag}") is not None:
-            return None
-        return last
+        return last if last in self.without_effect() else None
 
-    def _parse(self, model: type[Parsed], path: str) -> Parsed:
-        try:
-            return model.model_validate_json(self.read(path) or b"")
-        except ValidationError as error:
-            raise PawlineError(
-                f"tampered: {path} of the registry is not what Pawline writes; `pawline verify`"
-            ) from error
+    def without_effect(self) -> list[Decision]:
+        """Return the decisions whose tag is not there: interrupted, or fetched without the tags."""
+        here = set(git.tags(self.root, f"{ARTIFACT}[@#]*"))
+        return [decision for decision in self.decisions if decision.tag is not None and decision.tag not in here]
+
+    def _contents(self, paths: list[str]) -> dict[str, bytes]:
+        """Return files by one call of git, however many they are."""
+        ids = [self.objects[path].split()[2] for path in paths]
+        answer = git.git(self.root, "cat-file", "--batch", stdin="".join(f"{oid}\n" for oid in ids).encode())
+        contents, position = {}, 0
+        for path in paths:
+            start = answer.index(b"\n", position) + 1
+            header = answer[position:start].split()
+            if header[-1] == b"missing":
+                raise PawlineError(
+                    f"{path} of the registry is not in git's store: `git fetch`, or `git fsck` says more"
+                )
+            position = start + int(header[2]) + 1
+            contents[path] = answer[start : position - 1]
+        return contents
+
+
+def decision_path(number: int) -> str:
+    """Return where a decision lies in the registry."""
+    return f"{DECISIONS}{number:04}.json"
 
 
 def load(root: Path) -> Ledger:
@@ -89,14 +123,15 @@ def load(root: Path) -> Ledger:
     local = git.find_commit(root, f"refs/heads/{BRANCH}")
     remote = _remote_tip(root)
     if local is None or remote is None or local == remote:
-        return Ledger(root, local or remote)
+        return Ledger(root, local or remote, local)
     if _is_ancestor(root, local, remote):
-        return Ledger(root, remote)
+        return Ledger(root, remote, local)
     if _is_ancestor(root, remote, local):
-        return Ledger(root, local)
+        return Ledger(root, local, local)
     raise PawlineError(
-        f"the branch {BRANCH} here and at the remote went apart: keep one of them "
-        f"(`git fetch`, then `git branch --force {BRANCH} origin/{BRANCH}` gives up the decisions made here)"
+        f"the branch {BRANCH} here and at the remote went apart: keep one of them; this gives up the decisions made "
+        f"here: `git fetch --force --prune origin 'refs/heads/{BRANCH}:refs/heads/{BRANCH}' "
+        f"'refs/tags/{ARTIFACT}*:refs/tags/{ARTIFACT}*'`"
     )
 
 
@@ -108,4 +143,11 @@ def _remote_tip(root: Path) -> str | None:
 
 
 def _is_ancestor(root: Path, older: str, newer: str) -> bool:
-    return git.git(root, "merge-base", older, newer).decode().strip() == older
+    return git.git(root, "rev-list", "--max-count=1", older, f"^{newer}") == b""
+
+
+def _parse(model: type[Parsed], path: str, content: bytes) -> Parsed:
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        raise PawlineError(f"tampered: {path} of the registry is not what Pawline writes; `pawline verify`") from error

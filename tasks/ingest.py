@@ -4,9 +4,11 @@ Reads   data/source.json and the place that `data.source` and `data.path` in par
 Writes  data/raw/raw-*.parquet: path, label, predefined split and content of every candidate file (tasks/raw.py)
 Run     python -m tasks.ingest
 
-Nothing is decoded, changed or dropped but files that are no candidates by their name or place; they are counted.
+Nothing is decoded, changed or dropped but files that are no candidates by their name or place, and the photos that
+`data.forget` names; both are counted.
 """
 
+import hashlib
 import json
 import logging
 from collections import Counter
@@ -32,7 +34,7 @@ def ingest(*, source_json: Path, raw_dir: Path, params: DataParams) -> None:
         PawlineError: The source is not what `source` saw, or cannot be read to its end.
     """
     _check_unchanged(source_json, params)
-    tally = _Tally()
+    tally = _Tally(frozenset(params.forget))
     with stage.whole_dir(raw_dir) as out:
         write_shards(tally.counted(_read_source(params)), out)
         if len(tally.labels) < 2:
@@ -41,15 +43,19 @@ def ingest(*, source_json: Path, raw_dir: Path, params: DataParams) -> None:
 
 
 class _Tally:
-    """Counts the records that pass."""
+    """Counts the records that pass, and keeps out those whose content is to be forgotten (SHA-256, in hex)."""
 
-    def __init__(self) -> None:
+    def __init__(self, forget: frozenset[str]) -> None:
         self.labels: Counter[str] = Counter()
         self._bytes = 0
+        self._forget, self._forgotten = forget, 0
         self._paths: set[str] = set()
 
     def counted(self, records: Iterable[RawRecord]) -> Iterator[RawRecord]:
         for record in records:
+            if self._forget and hashlib.sha256(record.content).hexdigest() in self._forget:
+                self._forgotten += 1
+                continue
             if record.path in self._paths:  # later stages join on it
                 raise PawlineError(f"the source has two files called {record.path!r}: rename one")
             self._paths.add(record.path)
@@ -60,7 +66,8 @@ class _Tally:
     def __str__(self) -> str:
         classes = ", ".join(f"{label} {number:,}" for label, number in sorted(self.labels.items()))
         megabytes = f"{self._bytes / 1e6:,.0f} MB"
-        return f"{self.labels.total():,} files of {len(self.labels)} classes ({classes}), {megabytes}"
+        forgotten = f", {self._forgotten:,} left out by data.forget" if self._forget else ""
+        return f"{self.labels.total():,} files of {len(self.labels)} classes ({classes}), {megabytes}{forgotten}"
 
 
 def _check_unchanged(source_json: Path, params: DataParams) -> None:

@@ -24,6 +24,7 @@ LearningRate = Annotated[float, Field(gt=0, le=1)]
 Epochs = Annotated[int, Field(ge=1, le=1000)]
 BatchSize = Annotated[int, Field(ge=1, le=4096)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 UnfrozenLayers = Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)] | Annotated[str, Field(min_length=1)]
 
 
@@ -32,9 +33,12 @@ class DataParams(Section):
 
     source: Literal["synthetic", "archive", "directory", "tfds"]
     path: str | None = Field(description="archive: file or http(s) URL; directory: folder; tfds: its data_dir")
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(description="archive: expected digest")
+    sha256: Sha256 | None = Field(description="archive: expected digest")
     tfds_name: str = Field(min_length=1, description="tfds: data set name, with :version to pin one")
     synthetic_images: int = Field(ge=40, le=100_000, description="synthetic: pictures drawn, defects included")
+    forget: tuple[Sha256, ...] = Field(
+        default=(), strict=False, description="ids of photos that are never taken again; `pawline forget` adds to it"
+    )
 
     @model_validator(mode="after")
     def _path_is_given(self) -> "DataParams":

@@ -1,6 +1,7 @@
 """The raw table holds every candidate's bytes, whatever the source."""
 
 import functools
+import hashlib
 import http.server
 import logging
 import tarfile
@@ -75,6 +76,17 @@ def test_two_runs_write_the_same_bytes(workdir: Path) -> None:
     first = [shard.read_bytes() for shard in shard_paths(RAW)]
     ingested(data_params("synthetic"))
     assert [shard.read_bytes() for shard in shard_paths(RAW)] == first
+
+
+def test_a_forgotten_photo_is_never_taken_again(workdir: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    params = data_params("synthetic")
+    records = ingested(params)
+    gone = hashlib.sha256(records[3].content).hexdigest()
+    again = ingested(params.model_copy(update={"forget": (gone, "f" * 64)}))
+    assert again == [record for record in records if record.content != records[3].content]
+    assert len(again) < len(records)
+    assert f"{len(records) - len(again)} left out by data.forget, in data/raw" in caplog.text
 
 
 def photos_folder(workdir: Path) -> Path:

@@ -106,6 +106,8 @@ def test_unknown_key(write: Callable[..., Path], key: str, nearest: str) -> None
         ("data.source", "s3", "is 's3': allowed is one of synthetic, archive, directory, tfds"),
         ("data.sha256", "abc", "is 'abc': allowed is text that matches ^[0-9a-f]{64}$ or null"),
         ("data.path", 7, "is 7: allowed is text or null"),
+        ("data.forget", "ab", "is 'ab': allowed is a list"),
+        ("data.forget", ["0" * 64, "abc"], ".1 is 'abc': allowed is text that matches ^[0-9a-f]{64}$"),
         ("image.size_px", 32, "is 32: allowed is an integer at least 96, at most 320"),
         (
             "backbone.name",

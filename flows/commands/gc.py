@@ -1,0 +1,102 @@
+"""`pawline gc`: free the cache of what no version, branch, experiment or the workspace needs."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.commands.shared import enter_project, interruptible
+
+if TYPE_CHECKING:
+    from lineage.runs import Project
+    from registry.retention import Plan
+
+MOST_LINES = 30  # of one list; the rest is summed up
+
+
+def gc_command(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    drop_experiments: Annotated[
+        bool, typer.Option("--drop-experiments", help="Let go what only DVC experiments need.")
+    ] = False,
+    remote: Annotated[str | None, typer.Option(metavar="NAME", help="Free this DVC remote as well.")] = None,
+) -> None:
+    """Free the cache of what nothing on record needs.
+
+    Kept is what any registered version, any other tag, any branch, the workspace, and any DVC experiment needs. The
+    rest is shown before it goes: what it was, how many objects and how much.
+
+    With --remote the branches of git's remotes count as well, as they were last fetched: `git fetch --all --tags`
+    first, or what only others know of goes.
+
+    \b
+    Examples:
+      pawline gc                         show what would go, and ask
+      pawline gc --yes                   the same, unasked
+      pawline gc --drop-experiments      experiments' outputs too
+      pawline gc --remote backup         and what the remote holds
+    """  # noqa: D301 - \b keeps the lines of the examples apart
+    enter_project()
+    with interruptible("what was not deleted yet is freed by the next `pawline gc`"):
+        from flows import dvc_graph, experiments
+        from lineage.runs import Project
+        from registry import places, retention
+
+        project = Project(Path.cwd())
+        with experiments.only_command(), dvc_graph.only_run(), places.opened(project.store) as opened:
+            plan = retention.make_plan(project, opened, drop_experiments=drop_experiments, remote=remote)
+            typer.echo("\n".join(_kept(plan)))
+            if not any(plan.free.values()):
+                typer.echo("nothing to free: everything there is needed")
+                return
+            typer.echo("\n".join(_freed(project, plan)))
+            if not yes and not typer.confirm("delete this?"):
+                typer.echo("nothing was deleted")
+                return
+            dropped = retention.carry_out(project, opened, plan)
+    typer.echo(f"freed {_sum(plan)}, and {dropped} entries of DVC's run cache")
+    if drop_experiments:
+        typer.echo("experiments keep their names and settings: `dvc exp remove --all-commits` removes those too")
+
+
+def _kept(plan: "Plan") -> Iterable[str]:
+    yield "kept:"
+    lines = []
+    for keeper in plan.keepers:
+        all_bytes, alone = plan.needs(keeper)
+        absent = len(keeper.md5s - plan.here.keys())
+        others = f", of which {_megabytes(alone)} nothing else does" if len(plan.keepers) > 1 else ""
+        missing = f" ({absent} of its {len(keeper.md5s)} objects are not in the cache)" if absent else ""
+        lines.append(f"  {', '.join(keeper.names)} needs {_megabytes(all_bytes)}{others}{missing}")
+    yield from _shortened(lines)
+
+
+def _freed(project: "Project", plan: "Plan") -> Iterable[str]:
+    from registry import retention
+
+    for place, objects in plan.free.items():
+        if objects:
+            yield f"goes from {'the cache' if place == 'cache' else f'the remote {place}'}:"
+            lots = retention.describe(project, objects)
+            yield from _shortened(
+                f"  {_megabytes(lot.bytes):>12}  {lot.objects:6,} object{'s' if lot.objects != 1 else ' '}  {lot.what}"
+                for lot in lots
+            )
+    yield f"together {_sum(plan)}"
+
+
+def _shortened(lines: Iterable[str]) -> list[str]:
+    listed = list(lines)
+    if len(listed) <= MOST_LINES:
+        return listed
+    return [*listed[:MOST_LINES], f"  ... and {len(listed) - MOST_LINES} more"]
+
+
+def _sum(plan: "Plan") -> str:
+    objects = sum(map(len, plan.free.values()))
+    return f"{_megabytes(sum(sum(sizes.values()) for sizes in plan.free.values()))} in {objects:,} objects"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

@@ -1,0 +1,158 @@
+"""Run all stages of a run again, in a fresh folder and fresh processes.
+
+The folder lies beside the project, so that relative paths in params.yaml lead to the same photos. It has the files
+that git keeps and nothing else: no output, no cache of DVC's, and not what Pawline remembers of photos it has seen.
+"""
+
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import platformdirs
+
+from lineage import git, lockfile
+from lineage.lockfile import Lock
+from lineage.runs import Project, Run
+from tasks.stage import PawlineError
+
+PATHS = (("data", "path"), ("backbone", "path"))  # parameters that name files outside of git
+CONFIG = Path(".dvc/config.local")
+DVC_CONFIG = "[core]\n    no_scm = true\n    site_cache_dir = {folder}/site\n[cache]\n    dir = {folder}/cache\n"
+USER_CACHE = Path(".dvc/user-cache")
+# Every stage runs; what it wrote is hashed where it is, and not copied into a cache first.
+COMMAND = ("dvc", "repro", "--force", "--no-run-cache", "--no-commit")
+RUNNING = re.compile(r"Running stage '(.+)':")
+STAGE_ERROR = "error: "  # how a stage begins the line that says why it failed
+
+
+@contextmanager
+def fresh_copy(project: Project, run: Run, lock: Lock) -> Iterator[Path]:
+    """Yield a folder with a run's files as git keeps them, and remove it whatever happens.
+
+    Of the workspace, these are its files as they are now, and the code in `lock` that git does not know yet.
+
+    Raises:
+        PawlineError: No folder can be made beside the project.
+    """
+    root = project.root.resolve()
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{root.name}-rebuild-", dir=root.parent))
+    except OSError as error:
+        raise PawlineError(
+            f"the rebuild needs a folder beside the project, and {root.parent} refuses it ({error.strerror}): "
+            "copy the project to where you may write"
+        ) from error
+    try:
+        if run.commit is None:
+            _copy_workspace(root, lock, folder)
+        else:
+            _copy_commit(root, run.commit, folder)
+        _isolate(folder)
+        _link_outside_files(root, folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start DVC on all stages in a folder, in a process group of its own, and leave nothing of the group behind."""
+    process = subprocess.Popen(  # noqa: S603 - an argument list of our own, no shell
+        [sys.executable, "-m", *COMMAND],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        env=_environment(folder),
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        # Killed outright: nothing in the folder is worth an orderly end.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()  # until the last of the group has closed its output
+
+
+def stages_run(process: subprocess.Popen[str], run: Run) -> Iterator[tuple[str, float]]:
+    """Yield each stage as it ends, with the seconds it took.
+
+    Raises:
+        PawlineError: A stage failed; the message has the line in which it said why.
+    """
+    assert process.stdout is not None  # noqa: S101 - for the type checker
+    stage, began, said = "", time.monotonic(), ["no output"]
+    for line in map(str.rstrip, process.stdout):
+        match = RUNNING.fullmatch(line)
+        if match is None:
+            said += [line] if line else []
+            continue
+        ended = time.monotonic()
+        if stage:
+            yield stage, ended - began
+        stage, began, said = match[1], ended, ["no output"]
+    if process.wait() != 0:
+        errors = [line.removeprefix(STAGE_ERROR) for line in said if line.startswith(STAGE_ERROR)]
+        raise PawlineError(f"rebuilding {run.name}: stage {stage or 'none'} failed: {(errors or said)[-1]}")
+    yield stage, time.monotonic() - began
+
+
+def _copy_commit(root: Path, commit: str, folder: Path) -> None:
+    archive = git.git(root, "archive", "--format=tar", commit)  # of the project's folder, if git's is above it
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        tar.extraction_filter = lambda member, _: member  # git wrote it: links may lead where they like
+        tar.extractall(folder)  # noqa: S202
+
+
+def _copy_workspace(root: Path, lock: Lock, folder: Path) -> None:
+    made_by = lockfile.producers(lock)
+    code = sorted({dep.path for stage in lock.values() for dep in stage.deps if dep.path not in made_by})
+    kept = git.git(root, "ls-files", "-z", "--cached")
+    new = git.git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", "dvc.yaml", "params.yaml", *code)
+    for name in {name.decode() for name in (kept + new).split(b"\0") if name}:
+        if (root / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, folder / name, follow_symlinks=False)
+
+
+def _isolate(folder: Path) -> None:
+    """Give DVC and Pawline empty memories, and leave no dvc.lock by which a stage could be found done."""
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    (folder / CONFIG).parent.mkdir(exist_ok=True)
+    (folder / CONFIG).write_text(DVC_CONFIG.format(folder=folder / ".dvc"), encoding="utf-8")
+    weights = platformdirs.user_cache_path("pawline") / "weights"
+    if weights.is_dir():  # checked by their digest whenever they are read; the network is needed no more than before
+        (folder / USER_CACHE / "pawline").mkdir(parents=True)
+        (folder / USER_CACHE / "pawline/weights").symlink_to(weights)
+
+
+def _link_outside_files(root: Path, folder: Path) -> None:
+    """Link photos and weights that params.yaml names by a path within the project, where git does not keep them."""
+    params = lockfile.load_yaml((folder / "params.yaml").read_bytes(), origin="params.yaml")
+    for section, key in PATHS:
+        named = params.get(section, {}).get(key)
+        # Above the project, the copy beside it finds the same; an absolute path or a URL is no file of the project.
+        if named and (root / named).exists() and not os.path.lexists(folder / named):
+            (folder / named).parent.mkdir(parents=True, exist_ok=True)
+            (folder / named).symlink_to(root / named)
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Return an environment in which `python` is this one and the folder's code comes first."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    own = {"PATH": path, "PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(folder / USER_CACHE)}
+    return {**inherited, **own, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}

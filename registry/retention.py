@@ -1,0 +1,202 @@
+"""What DVC's cache must keep, for whom, and what can go: nothing that a version, a branch or the workspace needs."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from lineage import git, lockfile
+from lineage.runs import ARTIFACT, Project, experiments
+from registry.places import Place, Places, drop_run_cache, files_within, is_shared, named_objects, run_cache_entries
+from tasks.stage import PawlineError
+
+WORKSPACE = "workspace"
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """What one commit, or the workspace, needs.
+
+    Attributes:
+        names: How it is called: versions, branches, tags, experiments that stand on that commit; or `workspace`.
+        md5s: The objects it needs, folders and the files in them.
+    """
+
+    names: tuple[str, ...]
+    md5s: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Lot:
+    """Objects that go, by what they were, such as `data/features of commit 1a2b3c4d5e 'First run'`."""
+
+    what: str
+    objects: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be kept and what would go.
+
+    Attributes:
+        keepers: Who needs something; those that need the same are one.
+        here: The needed objects that the cache has, with their bytes.
+        free: What nobody needs, by place: object to bytes.
+    """
+
+    keepers: list[Keeper]
+    here: dict[str, int]
+    free: dict[str, dict[str, int]]
+
+    def needs(self, keeper: Keeper) -> tuple[int, int]:
+        """Return how many bytes of the cache a keeper needs, and how many of them no other keeper does."""
+        needed_by = Counter(md5 for other in self.keepers for md5 in other.md5s)
+        sizes = {md5: self.here.get(md5, 0) for md5 in keeper.md5s}
+        return sum(sizes.values()), sum(size for md5, size in sizes.items() if needed_by[md5] == 1)
+
+
+def make_plan(project: Project, places: Places, *, drop_experiments: bool = False, remote: str | None = None) -> Plan:
+    """Find out what nobody needs any more.
+
+    Args:
+        project: The checkout.
+        places: Where objects are.
+        drop_experiments: Whether what only experiments need goes.
+        remote: A remote to free as well.
+
+    Raises:
+        PawlineError: The cache is shared with other projects, the remote cannot be freed, or what is needed cannot be
+            told for certain.
+    """
+    if is_shared(project.store):
+        raise PawlineError(
+            f"the cache is {project.store.cache_dir}, outside of this project, where other projects may keep objects: "
+            "`dvc gc --workspace --all-branches --all-tags --all-experiments --projects OTHER` knows of them"
+        )
+    freed = [places.cache, *([_find_remote(places, remote)] if remote else [])]
+    keepers = find_keepers(project, drop_experiments=drop_experiments, with_remote_branches=remote is not None)
+    needed = {md5 for keeper in keepers for md5 in keeper.md5s}
+    free = {place.name: place.sizes(place.objects() - needed) for place in freed}
+    return Plan(keepers, places.cache.sizes(needed), free)
+
+
+def carry_out(project: Project, places: Places, plan: Plan) -> int:
+    """Delete what a plan frees; return how many entries of DVC's run cache went with it.
+
+    Interrupted, it leaves what the next plan frees.
+    """
+    dropped = drop_run_cache(project.store, set(plan.free[places.cache.name]))
+    for place in places.all:
+        place.delete(plan.free.get(place.name, {}))
+    return dropped
+
+
+def find_keepers(project: Project, *, drop_experiments: bool, with_remote_branches: bool) -> list[Keeper]:
+    """Return who needs what: the workspace, HEAD, every tag and branch, and experiments unless they are dropped.
+
+    Raises:
+        PawlineError: There is no git repository, or the list of a needed folder's files is nowhere.
+    """
+    if not project.has_history:
+        raise PawlineError("there is no git repository here: `dvc gc --workspace` keeps what the workspace needs")
+    expanded: dict[str, list[str]] = {}
+    names: dict[frozenset[str], list[str]] = {}
+    wanted = _commits(project, drop_experiments=drop_experiments, with_remote_branches=with_remote_branches)
+    for called, contents in [([WORKSPACE], _workspace_files(project)), *_files_of_commits(project, wanted)]:
+        named = {md5 for name, content in contents for md5 in named_objects(content, origin=name)}
+        for md5 in named - expanded.keys():
+            expanded[md5] = _files_within(project, md5, called[0])
+        needs = frozenset(named.union(*(expanded[md5] for md5 in named)))
+        names.setdefault(needs, []).extend(called)
+    return [Keeper(tuple(called), needs) for needs, called in names.items() if needs]
+
+
+def describe(project: Project, md5s: dict[str, int]) -> list[Lot]:
+    """Say what objects were, the most bytes first: by the newest commit on record that named them, if any did."""
+    labels: dict[str, str] = {}
+    for owner, content in _records(project):
+        if len(labels) == len(md5s):
+            break
+        if any(md5.encode() in content for md5 in md5s.keys() - labels.keys()):  # parsing takes longer
+            for named, path in named_objects(content, origin=owner).items():
+                for md5 in (named, *files_within(project.store, named)):
+                    if md5 in md5s:
+                        labels.setdefault(md5, f"{path} of {owner}")
+    sizes: dict[str, list[int]] = {}
+    for md5, size in md5s.items():
+        sizes.setdefault(labels.get(md5, "unknown: no commit names it"), []).append(size)
+    lots = [Lot(what, len(each), sum(each)) for what, each in sizes.items()]
+    return sorted(lots, key=lambda lot: (-lot.bytes, lot.what))
+
+
+def _find_remote(places: Places, name: str) -> Place:
+    if name in places.unreachable:
+        raise PawlineError(f"the remote {name} cannot be freed: {places.unreachable[name]}")
+    remotes = {place.name: place for place in places.remotes}
+    if name not in remotes:
+        raise PawlineError(f"--remote {name}: there is no such remote; {', '.join(remotes) or 'none is configured'}")
+    return remotes[name]
+
+
+def _commits(project: Project, *, drop_experiments: bool, with_remote_branches: bool) -> dict[str, list[str]]:
+    """Return the commits whose objects are kept, and how each is called."""
+    commits: dict[str, list[str]] = {}
+    spaces = ["refs/tags", "refs/heads", *(["refs/remotes"] if with_remote_branches else [])]
+    listed = git.git(project.root, "for-each-ref", "--format=%(refname)%1f%(objectname)%1f%(*objectname)", *spaces)
+    for ref, target, of_tag in (line.split("\x1f") for line in listed.decode().splitlines()):
+        called = commits.setdefault(of_tag or target, [])
+        name = ref.split("/", 2)[2].removeprefix(f"{ARTIFACT}@")
+        if not name.startswith(f"{ARTIFACT}#"):  # the tag of a promotion: its version has one too
+            called.append(name)
+    for run in [] if drop_experiments else experiments(project):
+        commits.setdefault(str(run.commit), []).append(run.name)
+    commits.setdefault(str(git.find_commit(project.root, "HEAD")), [])
+    return commits
+
+
+Files = list[tuple[str, bytes]]  # name, for an error, and content
+
+
+def _files_of_commits(project: Project, commits: dict[str, list[str]]) -> Iterator[tuple[list[str], Files]]:
+    for commit, names in commits.items():
+        paths = [path for path in git.list_files(project.root, commit, ".") if _is_dvcs(path)]
+        contents = [(f"{path} of {commit[:10]}", git.read_file(project.root, commit, path) or b"") for path in paths]
+        yield names or [commit[:10]], contents
+
+
+def _workspace_files(project: Project) -> Files:
+    listed = git.git(project.root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ".")
+    paths = [project.root / name for name in listed.decode().split("\0") if _is_dvcs(name)]
+    return [(str(path), path.read_bytes()) for path in paths if path.is_file()]
+
+
+def _is_dvcs(path: str) -> bool:
+    """Say whether a file names objects: dvc.lock, or what `dvc add` writes."""
+    name = PurePosixPath(path)
+    return name.name == "dvc.lock" or (name.suffix == ".dvc" and name.stem != "")
+
+
+def _files_within(project: Project, md5: str, keeper: str) -> list[str]:
+    """Return a needed folder's files; its list alone is fetched if it is not in the cache."""
+    if not md5.endswith(lockfile.FOLDER_SUFFIX):
+        return []
+    content = project.store.read(md5)
+    if content is None:
+        raise PawlineError(
+            f"nothing is deleted: {keeper} needs the folder {md5}, whose list of files is neither in the cache nor in "
+            "a remote that can be reached; bring it back (`dvc fetch`), or delete that branch, tag or experiment"
+        )
+    return list(lockfile.parse_folder(content).values())
+
+
+def _records(project: Project) -> Iterable[tuple[str, bytes]]:
+    """Yield every record of what was written: dvc.lock of the newest commit on, then DVC's run cache."""
+    named = {run.commit: f"experiment {run.name}" for run in experiments(project)}
+    # With the reflog: a commit that was amended or thrown away wrote what is in the cache, too.
+    log = git.git(project.root, "log", "--all", "--reflog", "--format=%H%x1f%s", "--", "./dvc.lock").decode()
+    for commit, subject in (line.split("\x1f", 1) for line in log.splitlines()):
+        owner = named.get(commit, f"commit {commit[:10]} '{subject}'")
+        yield owner, git.read_file(project.root, commit, "dvc.lock") or b"{}"
+    for entry in run_cache_entries(project.store):
+        yield "a run that was not committed", entry.read_bytes()

@@ -1,0 +1,106 @@
+"""What lineage asks of git, in a small real repository whose project is a folder of it."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lineage import git
+from tasks.stage import PawlineError
+
+IDENTITY = {"GIT_AUTHOR_NAME": "Ann Other", "GIT_AUTHOR_EMAIL": "ann@example.com", "GIT_COMMITTER_NAME": "tests"} | {
+    "GIT_COMMITTER_EMAIL": "tests@example.com",
+    "GIT_AUTHOR_DATE": "2024-02-03T04:05:06+01:00",
+}
+
+
+def run(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, env=os.environ | IDENTITY, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+def commit(folder: Path, subject: str) -> str:
+    run(folder, "add", "--all")
+    run(folder, "commit", "--quiet", "--allow-empty", "--message", subject)
+    return run(folder, "rev-parse", "HEAD")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project in a folder of a repository, with one commit."""
+    folder = tmp_path / "repository" / "project"
+    (folder / "tasks").mkdir(parents=True)
+    (folder / "dvc.lock").write_text("first")
+    (folder / "tasks" / "a file.py").touch()
+    (folder.parent / "outside").touch()
+    run(folder.parent, "init", "--quiet")
+    commit(folder, "Begin: say “where”")
+    return folder
+
+
+def test_a_commit_says_who_when_and_why(project: Path) -> None:
+    head = git.find_commit(project, "HEAD")
+    assert head is not None
+    expected = git.Commit(head, "Ann Other", "ann@example.com", "2024-02-03T04:05:06+01:00", "Begin: say “where”")
+    assert git.read_commit(project, head) == expected
+
+
+def test_a_subject_may_hold_any_character(project: Path) -> None:
+    subject = "a\x1fb\x1b[31m <script>"
+    assert git.read_commit(project, commit(project, subject)).subject == subject
+
+
+def test_files_are_those_of_the_commit_and_relative_to_the_project(project: Path) -> None:
+    first = commit(project, "No change")
+    (project / "dvc.lock").write_text("second")
+    second = commit(project, "Change")
+    assert git.read_file(project, first, "dvc.lock") == b"first"
+    assert git.read_file(project, second, "dvc.lock") == b"second"
+    assert git.read_file(project, second, "outside") is None
+    assert git.read_file(project, second, "../outside") == b"", "git follows .. to the repository, not out of it"
+    assert git.read_file(project, second, "missing") is None
+    assert git.list_files(project, second, "tasks") == ["tasks/a file.py"]
+    assert git.list_files(project, second, "nothing") == []
+
+
+def test_a_revision_is_found_or_not_and_never_an_option(project: Path) -> None:
+    head = run(project, "rev-parse", "HEAD")
+    run(project, "tag", "classifier@v1.0.0")
+    run(project, "tag", "classifier#champion#1")
+    run(project, "tag", "other")
+    for revision in ("HEAD", head[:8], "classifier@v1.0.0", "classifier#champion#1"):
+        assert git.find_commit(project, revision) == head
+    for revision in ("nonsense", "--all", "-h", "", "HEAD~5", "HEAD:dvc.lock", "a\nb", "$(touch x)"):
+        assert git.find_commit(project, revision) is None
+    assert git.tags(project, "classifier@*") == ["classifier@v1.0.0"]
+
+
+def test_a_folder_without_a_commit_is_no_repository(tmp_path: Path, project: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert not git.is_repository(empty)
+    run(empty, "init", "--quiet")
+    assert not git.is_repository(empty)
+    assert git.is_repository(project)
+
+
+def test_a_shallow_clone_is_recognised(tmp_path: Path, project: Path) -> None:
+    commit(project, "Second")
+    run(tmp_path, "clone", "--quiet", "--depth", "1", f"file://{project.parent}", "shallow")
+    assert git.is_shallow(tmp_path / "shallow")
+    assert not git.is_shallow(project)
+
+
+def test_gits_failure_is_one_line(project: Path) -> None:
+    with pytest.raises(PawlineError, match=r"^git show: ambiguous argument|^git show: .*unknown revision") as caught:
+        git.git(project, "show", "nonsense")
+    assert "\n" not in str(caught.value)
+
+
+def test_without_git_the_user_is_told_to_install_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(PawlineError, match="git is not installed"):
+        git.is_repository(project)

@@ -1,0 +1,98 @@
+"""Which run WHAT means: files by content, versions, the champion, experiments, revisions, and what is none of these."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lineage.runs import MODEL_PATH, WORKSPACE, Project, Run, all_runs, champion, experiments, find_run, versions
+from lineage.store import file_md5
+from tasks.stage import PawlineError
+from tests.test_pipeline import run
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return run(["git", *arguments], folder).stdout.strip()
+
+
+def commits(folder: Path) -> list[str]:
+    """The three runs' commits, the first one first."""
+    return git(folder, "log", "--reverse", "--format=%H", "--", "dvc.lock").split()
+
+
+def classifier_of(folder: Path, commit: str) -> Path:
+    """Where DVC's cache keeps the classifier of a commit."""
+    project = Project(folder)
+    md5 = next(
+        out.md5
+        for stage in project.lock(Run(commit, "commit", commit)).values()
+        for out in stage.outs
+        if out.path == MODEL_PATH
+    )
+    return project.store.object_path(md5)
+
+
+def test_what_can_be_asked_for_by_name(three_runs: Path) -> None:
+    first, second, third = commits(three_runs)
+    project = Project(three_runs)
+    with pytest.raises(PawlineError, match=r"no champion yet: `pawline promote VERSION`; none is known here$"):
+        find_run(project, "champion")
+    for tag in ("classifier@v1.0.0", "classifier@v10.0.0", "classifier@v2.0.0", "classifier@vague", "other@v3.0.0"):
+        git(three_runs, "tag", tag, first if "v1.0.0" in tag else second)
+    git(three_runs, "tag", "classifier#champion#2", first)
+    git(three_runs, "tag", "classifier#champion#10", second)
+    git(three_runs, "update-ref", f"refs/exps/{first[:2]}/{first[2:]}/wide-head", second)
+    git(three_runs, "update-ref", "refs/exps/exec/EXEC_HEAD", second)
+
+    assert [run.name for run in versions(project)] == ["v1.0.0", "v2.0.0", "v10.0.0"]
+    for what in ("v1", "1", "v1.0.0", "classifier@v1.0.0"):
+        assert find_run(project, what) == Run("v1.0.0", "version", first)
+    found = champion(project)
+    assert found is not None
+    assert found.commit == second, "the tag with the highest number decides, 10 after 2"
+    assert experiments(project) == [Run("wide-head", "experiment", second)]
+    assert find_run(project, "wide-head") == experiments(project)[0]
+    assert find_run(project, "HEAD~2") == Run("HEAD~2", "commit", first)
+    assert find_run(project, third[:8]) == Run(third[:8], "commit", third)
+    assert find_run(project, None) == find_run(project, "workspace") == WORKSPACE
+    names = [run.name for run in all_runs(project)]
+    assert names == ["v1.0.0", "v2.0.0", "workspace", third[:10]], "each commit once"
+    for what in ("v3", "nonsense", "", "models", "--all"):
+        with pytest.raises(PawlineError, match=r"is no file.*known here: v1.0.0, v2.0.0, v10.0.0, wide-head$"):
+            find_run(project, what)
+
+
+def test_a_file_is_known_by_its_content_whatever_its_name(three_runs: Path, tmp_path: Path) -> None:
+    first, second, third = commits(three_runs)
+    project = Project(three_runs)
+    copy = tmp_path / "somebody's download"
+    shutil.copyfile(MODEL_PATH, copy)
+    assert find_run(project, str(copy)) == Run("workspace", "workspace", None, found=MODEL_PATH)
+    assert file_md5(copy) == file_md5(Path("models/stage1/classifier.keras")), "the case that has two answers"
+    shutil.copyfile(classifier_of(three_runs, second), copy)
+    assert find_run(project, str(copy)) == Run(second[:10], "commit", second, found=MODEL_PATH)
+    git(three_runs, "tag", "classifier@v1.0.0", second)
+    assert find_run(project, str(copy)) == Run("v1.0.0", "version", second, found=MODEL_PATH)
+    inside = "models/export/export.json"
+    assert find_run(project, inside) == Run("workspace", "workspace", None, found=inside)
+
+    copy.write_bytes(b"a stranger's model")
+    with pytest.raises(PawlineError, match=rf"is unknown: .*\(md5 {file_md5(copy)}\); another project's\?$"):
+        find_run(project, str(copy))
+    git(tmp_path, "clone", "--quiet", "--depth", "1", f"file://{three_runs}", "shallow")
+    shutil.copyfile(classifier_of(three_runs, first), copy)
+    with pytest.raises(PawlineError, match=r"this is a shallow clone: `git fetch --unshallow --tags`"):
+        find_run(Project(tmp_path / "shallow"), str(copy))
+    assert commits(tmp_path / "shallow") == [third]
+
+
+def test_without_git_there_is_only_the_workspace(three_runs: Path) -> None:
+    shutil.rmtree(".git")
+    project = Project(three_runs)
+    assert [run.name for run in all_runs(project)] == ["workspace"]
+    assert find_run(project, MODEL_PATH).found == MODEL_PATH
+    with pytest.raises(PawlineError, match=r"^v1 is no file.*there is no git repository here"):
+        find_run(project, "v1")
+    Path("dvc.lock").unlink()
+    with pytest.raises(PawlineError, match=r"workspace has no dvc.lock: nothing ran there yet; `dvc repro`"):
+        project.lock(WORKSPACE)

@@ -1,0 +1,88 @@
+"""Bytes by their hash: from the cache, from a remote, or named as missing; changed ones are refused."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lineage import lockfile
+from lineage.store import Store, dvc_errors, file_md5
+from tasks.stage import PawlineError
+from tests.test_pipeline import run
+
+METRICS = "reports/metrics/evaluation.json"
+INSIDE = "models/stage1/summary.json"
+
+
+def read_lock(folder: Path) -> lockfile.Lock:
+    return lockfile.parse_lock((folder / "dvc.lock").read_bytes())
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Put other bytes in the place of an object, which DVC made read-only and may have linked."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+def test_bytes_come_from_the_cache_then_from_a_remote_and_are_checked(three_runs: Path) -> None:
+    lock, store = read_lock(three_runs), Store(three_runs)
+    for path in (METRICS, INSIDE):
+        assert store.read_path(lock, path) == (three_runs / path).read_bytes()
+        assert store.find_md5(lock, path) == file_md5(three_runs / path)
+    assert store.read_path(lock, "models/stage1/nothing.json") is None
+    assert store.read_path(lock, "params.yaml") is None, "git keeps it"
+    assert [store.may_have(lock, path) for path in (METRICS, INSIDE, "models/stage1/x", "x")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert store.remotes == []
+
+    md5 = store.find_md5(lock, METRICS)
+    assert md5 is not None
+    assert store.where(md5) is None
+    run(["dvc", "remote", "add", "--quiet", "empty", str(three_runs.parent / "empty")], three_runs)
+    run(["dvc", "remote", "add", "--quiet", "--default", "far", str(three_runs.parent / "far")], three_runs)
+    run(["dvc", "push", "--quiet", METRICS, "models/stage1"], three_runs)
+    shutil.rmtree(three_runs / ".dvc" / "cache")
+
+    store = Store(three_runs)
+    assert store.remotes == ["far", "empty"], "the default one first"
+    assert (store.has(md5), store.where(md5)) == (False, "far")
+    for path in (METRICS, INSIDE):
+        assert store.read_path(lock, path) == (three_runs / path).read_bytes()
+    assert store.has(md5), "what was read stays in the cache"
+    assert store.read_path(lock, "data/source.json") is None, "nobody pushed it"
+    assert store.may_have(lock, "data/features/x"), "its list of files is nowhere, so who knows"
+
+    replace(store.object_path(md5), b"{}")
+    with pytest.raises(PawlineError, match=f"^tampered: .*{md5[2:]} does not hold what its name says"):
+        store.read_path(lock, METRICS)
+
+
+def test_a_project_without_git_has_a_store_too(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text("[core]\n    analytics = false\n")
+    store = Store(tmp_path)
+    content = b"bytes"
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    assert store.read(md5) is None
+    store.object_path(md5).parent.mkdir(parents=True)
+    store.object_path(md5).write_bytes(content)
+    assert store.read(md5) == content
+
+
+def test_what_dvc_has_to_say_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(PawlineError, match=r"dvc status") as caught:
+        Store(tmp_path / "no project").cache_dir  # noqa: B018 - a property that asks DVC
+    assert "\n" not in str(caught.value)
+    with pytest.raises(PawlineError, match=r"dvc-s3"), dvc_errors():
+        raise ImportError("s3 is supported, but requires 'dvc-s3' to be installed")
+
+
+def test_a_files_md5_is_that_of_its_bytes(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 10_000
+    (tmp_path / "file").write_bytes(content)
+    assert file_md5(tmp_path / "file") == hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -1,0 +1,267 @@
+"""What `verify` says of runs that are whole, incomplete, not committed, and forged with all hashes put right."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from flows.commands.verify import verify_command
+from lineage.git import git
+from lineage.links import Link, all_hold
+from lineage.lockfile import find_out, parse_lock
+from lineage.runs import MODEL_PATH, WORKSPACE, Project, Run, find_run
+from lineage.verify import verify
+from lineage.verify_files import listing_md5
+from registry import ledger
+from registry.decisions import Plan, decide, deciding, load_key
+from registry.register import register
+from registry.signing import load_key as users_key
+from tasks.stage import PawlineError
+
+EVALUATION = "reports/metrics/evaluation.json"
+VALIDATION = "reports/metrics/validation.json"
+
+
+def verify_again(folder: Path, what: str | None = None, key: Path | None = None) -> list[Link]:
+    project = Project(folder)
+    return verify(project, find_run(project, what), registry_key=key)
+
+
+def broken(links: list[Link]) -> list[tuple[str, str, str]]:
+    return sorted((link.status, link.kind, link.name) for link in links if not link.holds)
+
+
+def commit_all(folder: Path) -> None:
+    git(folder, "commit", "--quiet", "--all", "--message", "Change")
+
+
+def locked_md5(folder: Path, path: str) -> str:
+    out = find_out(parse_lock((folder / "dvc.lock").read_bytes()), path)
+    assert out is not None
+    return out.md5
+
+
+def put_into_cache(folder: Path, content: bytes, suffix: str = "") -> str:
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest() + suffix
+    path = Project(folder).store.object_path(md5)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    return md5
+
+
+def test_three_runs_are_verified_link_by_link(three_runs: Path) -> None:
+    for what in (None, "HEAD~1", "HEAD~2"):
+        links = verify_again(three_runs, what)
+        assert broken(links) == []
+        kinds = {link.kind for link in links}
+        assert kinds == {"git", "lock", "graph", "params", "code", "input", "output", "weights", "metrics"}
+    names = {link.name for link in links if link.kind == "output"}
+    assert {"data/raw", "data/raw/raw-00000.parquet", MODEL_PATH, "reports/index.html"} <= names
+    with pytest.raises(PawlineError, match="nothing ran there yet"):
+        verify_again(three_runs, "HEAD~3")
+
+
+def test_what_is_not_here_is_told_from_what_is_in_one_place_only(three_runs: Path) -> None:
+    (three_runs / "data/images.parquet").unlink()
+    shutil.rmtree(three_runs / "models/stage1")
+    links = {link.name: link for link in verify_again(three_runs)}
+    assert all_hold(links.values())
+    assert links["data/images.parquet"].detail == links["models/stage1/head.keras"].detail == "not checked out"
+    for path in ("data/tfrecords", "reports/index.html", "data/images.parquet"):
+        Project(three_runs).store.object_path(locked_md5(three_runs, path)).unlink()
+    found = verify_again(three_runs)
+    links = {link.name: link for link in found if link.kind == "output"}
+    assert broken(found) == [("missing", "output", "data/images.parquet")]
+    assert "dvc repro" in links["data/images.parquet"].detail
+    assert links["reports/index.html"].detail == "in the workspace only, not in the cache"
+    assert links["data/tfrecords"].status == links["data/tfrecords/label.labels.txt"].status == "verified"
+
+
+def test_what_does_not_belong_into_a_folder_is_tampered(three_runs: Path) -> None:
+    (three_runs / "data/raw/raw-00001.parquet").write_bytes(b"more photos")
+    assert broken(verify_again(three_runs)) == [("tampered", "workspace", "data/raw/raw-00001.parquet")]
+    assert broken(verify_again(three_runs, "HEAD~1")) == [], "the workspace has another run's data/raw"
+
+
+def test_an_edit_is_uncommitted_and_a_commit_without_a_run_is_tampered(three_runs: Path) -> None:
+    params, code = three_runs / "params.yaml", three_runs / "tasks/features.py"
+    params.write_bytes(params.read_bytes() + b"# a remark\n")
+    code.write_bytes(code.read_bytes() + b"# a remark\n")
+    (three_runs / "tasks/backbone_layers/New.txt").write_text("a layer\n")
+    new = ("uncommitted", "git", "tasks/backbone_layers/New.txt")
+    edits = [("uncommitted", "git", "params.yaml"), new, ("uncommitted", "git", "tasks/features.py")]
+    assert broken(verify_again(three_runs)) == edits
+    params.write_text(params.read_text().replace("epochs: 2", "epochs: 3"))
+    assert broken(verify_again(three_runs)) == edits, "the run is still that of the committed settings"
+    git(three_runs, "add", ".")
+    commit_all(three_runs)
+    stages = ["fine_tune", "train_head"] if "epochs: 3" in params.read_text().split("train_head")[0] else ["train_head"]
+    wrong = [("tampered", "code", "tasks/backbone_layers"), ("tampered", "code", "tasks/features.py")]
+    assert broken(verify_again(three_runs)) == wrong + [("tampered", "params", stage) for stage in stages]
+
+
+def test_a_new_run_is_uncommitted_and_nothing_else(three_runs: Path) -> None:
+    git(three_runs, "checkout", "--quiet", "HEAD~1", "--", "dvc.lock", "params.yaml")
+    for folder in ("data", "models", "reports"):
+        shutil.rmtree(three_runs / folder)
+    expected = [("uncommitted", "git", "dvc.lock"), ("uncommitted", "git", "params.yaml")]
+    assert broken(verify_again(three_runs)) == expected
+
+
+def forge(folder: Path, path: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a JSON file with everything that names it: workspace, cache, dvc.lock, a commit."""
+    before = (folder / path).read_bytes()
+    values = json.loads(before)
+    change(values)
+    after = (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()
+    (folder / path).write_bytes(after)
+    old, new = locked_md5(folder, path), put_into_cache(folder, after)
+    lock = (folder / "dvc.lock").read_text()
+    lock = lock.replace(f"md5: {old}\n      size: {len(before)}\n", f"md5: {new}\n      size: {len(after)}\n")
+    (folder / "dvc.lock").write_text(lock)
+    commit_all(folder)
+
+
+def test_metrics_forged_together_with_their_hashes_are_found(three_runs: Path) -> None:
+    forge(three_runs, EVALUATION, lambda values: values.update(accuracy=values["accuracy"] / 2 + 0.1))
+    assert broken(verify_again(three_runs)) == [("tampered", "metrics", EVALUATION)]
+    forge(three_runs, VALIDATION, lambda values: values["splits"]["train"].update(cat=1))
+    links = verify_again(three_runs)
+    assert broken(links) == [("tampered", "metrics", EVALUATION), ("tampered", "metrics", VALIDATION)]
+    assert all_hold(verify_again(three_runs, "HEAD~2")), "the runs before are as they were"
+
+
+def test_a_lock_that_contradicts_itself_is_found(three_runs: Path) -> None:
+    path = three_runs / "dvc.lock"
+    text, md5 = path.read_text(), locked_md5(three_runs, "data/images.parquet")
+    last = text.rindex(md5)
+    path.write_text(f"{text[:last]}{'a' * 32}{text[last + 32 :]}")
+    commit_all(three_runs)
+    assert broken(verify_again(three_runs)) == [("tampered", "input", "data/images.parquet")]
+    path.write_text(text.replace("python -m tasks.export", "python -m tasks.exports"))
+    commit_all(three_runs)
+    assert broken(verify_again(three_runs)) == [("tampered", "graph", "export")]
+    path.write_text(text.replace("schema: '2.0'", 'schema: "2.0"'))
+    commit_all(three_runs)
+    assert broken(verify_again(three_runs)) == [("tampered", "lock", "dvc.lock")]
+    path.write_text(text[: text.index("  report:")])
+    commit_all(three_runs)
+    assert broken(verify_again(three_runs)) == [("missing", "graph", "report")]
+    path.write_text("stages: [")
+    commit_all(three_runs)
+    assert broken(verify_again(three_runs)) == [("tampered", "lock", "dvc.lock")]
+
+
+def test_a_folder_that_reaches_outside_is_tampered(three_runs: Path) -> None:
+    old, outside = locked_md5(three_runs, "reports/plots"), "../../params.yaml"
+    md5 = hashlib.md5((three_runs / "params.yaml").read_bytes(), usedforsecurity=False).hexdigest()
+    content = json.dumps([{"md5": md5, "relpath": outside}]).encode()
+    new = put_into_cache(three_runs, content, ".dir")
+    assert new == listing_md5({outside: md5})
+    lock = three_runs / "dvc.lock"
+    lock.write_text(lock.read_text().replace(old, new))
+    commit_all(three_runs)
+    [link] = [link for link in verify_again(three_runs) if link.name == "reports/plots" and link.kind == "output"]
+    assert link.status == "tampered"
+    assert "outside" in link.detail
+
+
+def test_a_version_and_who_signed_it(three_runs: Path, tmp_path: Path) -> None:
+    project = Project(three_runs)
+    register(project, find_run(project, "HEAD"), reason="a test")
+    key, other = tmp_path / "key.pem", tmp_path / "other.pem"
+    key.write_bytes(users_key().public_pem)
+    links = verify_again(three_runs, "v1", key)
+    assert broken(links) == []
+    assert {"registry", "decision", "signature", "tag", "entry"} <= {link.kind for link in links}
+    assert f"versions/v1.0.0/model.sig of {MODEL_PATH}" in {link.name for link in links}
+    assert sum(link.kind == "entry" for link in links) > 100, "SHA-256 of every file"
+    other.write_bytes(another_public_key())
+    [wrong] = [link for link in verify_again(three_runs, "v1", other) if not link.holds]
+    assert (wrong.kind, wrong.status) == ("signature", "tampered")
+    with pytest.raises(PawlineError, match="no registered version"):
+        verify_again(three_runs, "HEAD~1", key)
+    with pytest.raises(PawlineError, match="--registry-key takes"):
+        verify_again(three_runs, "v1", three_runs / "params.yaml")
+
+
+def another_public_key() -> bytes:
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def test_what_a_decision_deleted_is_forgotten_and_an_interrupted_one_is_missing(three_runs: Path) -> None:
+    project = Project(three_runs)
+    register(project, find_run(project, "HEAD~2"), reason="a test")
+    md5 = locked_md5(three_runs, "data/raw")
+    [photos] = (Project(three_runs).store.object_path(md5),)
+    inside = json.loads(photos.read_bytes())[0]["md5"]
+    with deciding(project):
+        book = ledger.load(three_runs)
+        decide(
+            book,
+            Plan("forget", None, None, None, "asked to", details={"objects": [inside]}),
+            load_key(book, new_key=False),
+        )
+    Project(three_runs).store.object_path(inside).unlink()
+    (three_runs / "data/raw/raw-00000.parquet").unlink()
+    links = verify_again(three_runs)
+    assert all_hold(links)
+    [forgotten] = [link for link in links if link.status != "verified"]
+    assert (forgotten.name, forgotten.status) == ("data/raw/raw-00000.parquet", "forgotten")
+    assert forgotten.detail == "deleted by decision 2"
+    git(three_runs, "tag", "--delete", "classifier@v1.0.0")
+    assert broken(verify_again(three_runs, "HEAD~2")) == [("missing", "tag", "classifier@v1.0.0")]
+
+
+def run_verify(*arguments: str) -> tuple[int, str]:
+    app = typer.Typer()
+    app.command()(verify_command)
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result.stdout
+
+
+def test_the_command_says_what_holds_and_what_to_do(three_runs: Path) -> None:
+    code, screen = run_verify()
+    assert code == 0
+    lines = {line.split()[0]: line for line in screen.splitlines()}
+    assert lines["features"].endswith("verified")
+    assert lines["verified:"].startswith("verified: workspace, ")
+    (three_runs / "stray.keras").write_bytes((three_runs / MODEL_PATH).read_bytes())
+    code, document = run_verify("stray.keras", "--json")
+    found = json.loads(document)
+    assert (code, found["verified"], found["links"][0]["kind"]) == (0, True, "file")
+    assert found["counts"] == {"verified": len(found["links"])}
+    (three_runs / "data/predictions.parquet").write_bytes(b"others")
+    code, screen = run_verify()
+    assert code == 1
+    advice = "in the workspace: `rm data/predictions.parquet`, then `dvc checkout data/predictions.parquet`"
+    assert f"  TAMPERED    data/predictions.parquet: {advice}" in screen
+    assert "TAMPERED: 1 of " in screen.splitlines()[-1]
+
+
+def test_without_git_there_is_nothing_to_compare_with(three_runs: Path) -> None:
+    shutil.rmtree(three_runs / ".git")
+    (three_runs / ".dvc/config").write_text("[core]\n    no_scm = true\n")
+    [link] = [link for link in verify(Project(three_runs), WORKSPACE) if not link.holds]
+    assert (link.kind, link.status) == ("git", "missing")
+
+
+def test_a_shallow_clone_has_all_it_needs_of_its_last_run(three_runs: Path, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", "--depth", "1", f"file://{three_runs}", str(clone))
+    links = verify_again(clone)
+    assert {link.status for link in links if link.kind == "git"} == {"verified"}
+    assert {link.kind for link in links if not link.holds} == {"output"}
+    head = git(three_runs, "rev-parse", "HEAD~1").decode().strip()
+    [link] = verify(Project(clone), Run("HEAD~1", "commit", head))
+    assert (link.status, "git fetch --unshallow" in link.detail) == ("missing", True)

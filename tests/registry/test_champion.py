@@ -1,0 +1,237 @@
+"""Promoting and rolling back: as GTO and DVC see it, and killed at every step."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from itertools import groupby
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+from lineage.runs import MODEL_PATH, Project, Run, find_run
+from lineage.runs import champion as current_champion
+from lineage.store import file_md5
+from registry import champion, register
+from registry.champion import champions, finish_pending, promote, rollback
+from registry.ledger import load
+from registry.signing import KEY_VARIABLE
+from tasks.stage import PawlineError
+from tests.registry.test_branch import git
+
+TOOLS = Path(sys.executable).parent
+WRITING = ("hash-object", "mktree", "commit-tree", "update-ref", "mktag")
+# Stands before git on the PATH: kills the process group, which is the command's own, before or after the n-th call
+# that writes something. COUNT is a file.
+KILLING_GIT = """\
+#!/bin/sh
+case "$1" in
+{writing}) n=$(($(cat "$COUNT") + 1)); echo $n > "$COUNT" ;;
+*) n=0 ;;
+esac
+test "$n" = "$KILL_BEFORE" && kill -9 0
+{git} "$@"
+code=$?
+test "$n" = "$KILL_AFTER" && kill -9 0
+exit $code
+"""
+
+
+@pytest.fixture
+def project(three_runs: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    return Project(three_runs)
+
+
+def version(project: Project, name: str) -> Run:
+    return find_run(project, name)
+
+
+def champion_name(project: Project) -> str | None:
+    run = current_champion(project)
+    return None if run is None else run.name
+
+
+def test_the_champion_as_pawline_gto_and_dvc_see_it(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = git(project.root, "status", "--porcelain=v2", "--branch")
+    for revision in ("HEAD~2", "HEAD~1", "HEAD"):
+        register.register(project, find_run(project, revision), reason="a version")
+    started = time.monotonic()
+    for name in ("v1", "v2", "v3", "v1"):
+        decision = promote(project, version(project, name), reason=f"try {name}")
+        assert decision is not None
+        assert champion_name(project) == f"{name}.0.0"
+    assert promote(project, version(project, "v1"), reason="again") is None
+    assert len(load(project.root).decisions) == 7
+    undone = [rollback(project, to=None, reason="worse") for _ in range(2)]
+    assert [decision and decision.version for decision in undone] == ["v3.0.0", "v2.0.0"]
+    decisions = load(project.root).decisions
+    assert len({decision.time for decision in decisions}) == 9
+    if time.monotonic() - started < 5:  # then some were made in one second
+        ahead = datetime.fromisoformat(decisions[-1].time).timestamp() - time.time()
+        assert ahead > 0
+    assert decisions[-1].details == {"before": "v3.0.0"}
+    assert decisions[-1].tag == "classifier#champion#6"
+    assert shown_by_gto(project) == {"latest": "v3.0.0", "champion": "v2.0.0"}
+    for option, revision in ((("--stage", "champion"), "HEAD~1"), (("--rev", "v1.0.0"), "HEAD~2")):
+        out = tmp_path / revision
+        run_tool("dvc", "artifacts", "get", project.root, "classifier", *option, "--out", out, folder=tmp_path)
+        assert file_md5(out) == project.store.find_md5(project.lock(find_run(project, revision)), MODEL_PATH)
+    assert git(project.root, "status", "--porcelain=v2", "--branch") == before
+
+    target = version(project, "v3")
+    with pytest.raises(PawlineError, match=r"v3\.0\.0 was no champion before this one: `pawline promote v3\.0\.0`"):
+        rollback(project, to=target, reason="")
+    assert rollback(project, to=version(project, "v2"), reason="") is None
+    assert champions(load(project.root)) == ["v1.0.0", "v2.0.0"]
+    assert rollback(project, to=version(project, "v1"), reason="") is not None
+    with pytest.raises(PawlineError, match="there is no champion before the current one"):
+        rollback(project, to=None, reason="")
+    with pytest.raises(PawlineError, match="HEAD is no version: `pawline models` lists them"):
+        promote(project, find_run(project, "HEAD"), reason="")
+
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "nobody"))
+    look_from_a_clone(project, tmp_path)
+
+
+def shown_by_gto(project: Project) -> dict[str, str]:
+    shown = json.loads(run_tool("gto", "show", "--json", "--repo", project.root, folder=project.root))
+    facts = shown["classifier"]
+    return {"latest": facts["version"], "champion": facts["stage"]["champion"]}
+
+
+def run_tool(name: str, *arguments: str | Path, folder: Path) -> str:
+    command = [str(TOOLS / name), *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def look_from_a_clone(project: Project, tmp_path: Path) -> None:
+    """A clone without any key reads all of it; tags that were not pushed are made again, the same."""
+    git(project.root, "clone", "--quiet", ".", str(tmp_path / "clone"))
+    clone = Project(tmp_path / "clone")
+    assert champion_name(clone) == "v1.0.0"
+    assert load(clone.root).decisions == load(project.root).decisions
+    tags = git(clone.root, "for-each-ref", "refs/tags")
+    git(clone.root, "tag", "--delete", *git(clone.root, "tag").split())
+    assert champion_name(clone) is None
+    assert [decision.number for decision in finish_pending(clone)] == list(range(1, 11))
+    assert git(clone.root, "for-each-ref", "refs/tags") == tags
+    assert not (tmp_path / "nobody").exists()
+
+
+@pytest.fixture
+def killing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a git on the PATH that kills."""
+    script = tmp_path / "killing" / "git"
+    script.parent.mkdir()
+    real = subprocess.run(["sh", "-c", "command -v git"], capture_output=True, text=True, check=True).stdout.strip()
+    script.write_text(KILLING_GIT.format(git=real, writing="|".join(WRITING)))
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(script.parent), prepend=os.pathsep)
+    monkeypatch.setenv("COUNT", str(tmp_path / "count"))
+
+
+def run_killed(action: Callable[[], object], when: str, number: int) -> bool:
+    """Run something in a process that git kills; return whether it was killed."""
+
+    def child() -> None:
+        os.setsid()
+        os.environ[when] = str(number)
+        action()
+
+    Path(os.environ["COUNT"]).write_text("0")
+    process = get_context("fork").Process(target=child)
+    process.start()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+def kills(project: Project, action: Callable[[], object], steps: Iterator[tuple[str, int]]) -> Iterator[str]:
+    """Kill an action at one step after another, each time from the same refs, until it is not reached any more."""
+    before = refs(project)
+    for when, number in steps:
+        killed = run_killed(action, when, number)
+        yield f"{when} {number}"
+        new = [f"delete {ref}\n" for ref in refs(project) if ref not in before]
+        old = [f"update {ref} {commit}\n" for ref, commit in before.items()]
+        subprocess.run(
+            ["git", "update-ref", "--stdin"], cwd=project.root, input="".join(new + old), text=True, check=True
+        )
+        if not killed:
+            return
+    raise AssertionError("it was killed at the last step, too")
+
+
+def refs(project: Project) -> dict[str, str]:
+    lines = git(project.root, "for-each-ref", "--format=%(refname) %(objectname)").splitlines()
+    return {ref: commit for ref, _, commit in (line.partition(" ") for line in lines)}
+
+
+def after_each_write(first: int = 1) -> Iterator[tuple[str, int]]:
+    """Yield every moment that differs: before the first write, and after each (which is before the next)."""
+    yield "KILL_BEFORE", 1
+    for number in range(first, 100):
+        yield "KILL_AFTER", number
+
+
+def is_whole(project: Project) -> None:
+    assert git(project.root, "fsck", "--strict", "--no-dangling") == ""
+    book = load(project.root)
+    for before, after in zip(book.decisions, book.decisions[1:], strict=False):
+        assert after.previous == book.digest(before)
+
+
+@pytest.mark.usefixtures("killing")
+def test_killed_at_every_step_the_old_or_the_new_champion_is_in_force(project: Project) -> None:
+    for revision in ("HEAD~2", "HEAD~1"):
+        register.register(project, find_run(project, revision), reason="")
+    first, second = version(project, "v1"), version(project, "v2")
+    promote(project, first, reason="")
+    seen: list[tuple[str | None, bool]] = []
+    for _ in kills(project, lambda: promote(project, second, reason=""), after_each_write()):
+        is_whole(project)
+        seen.append((champion_name(project), load(project.root).pending() is not None))
+        promote(project, second, reason="")
+        assert champion_name(project) == "v2.0.0"
+        assert len(load(project.root).decisions) == 4
+    assert [state for state, _ in groupby(seen)] == [("v1.0.0", False), ("v1.0.0", True), ("v2.0.0", False)]
+
+    promote(project, second, reason="")
+    seen = []
+    for _ in kills(project, lambda: rollback(project, to=None, reason=""), after_each_write()):
+        is_whole(project)
+        seen.append((champion_name(project), load(project.root).pending() is not None))
+        if champion_name(project) == "v2.0.0":
+            rollback(project, to=None, reason="")
+        assert champion_name(project) == "v1.0.0"
+        assert len(load(project.root).decisions) == 5
+    assert [state for state, _ in groupby(seen)] == [("v2.0.0", False), ("v2.0.0", True), ("v1.0.0", False)]
+
+
+@pytest.mark.usefixtures("killing")
+def test_a_registration_is_whole_or_not_there(project: Project) -> None:
+    run = find_run(project, "HEAD")
+    steps = after_each_write(11)  # the commit of the registry, its branch, the tag's object, the tag
+    seen = []
+    for _ in kills(project, lambda: register.register(project, run, reason="why"), steps):
+        is_whole(project)
+        book = load(project.root)
+        registered = register.find_registered(project, run.commit or "")
+        seen.append((book.entry("v1.0.0") is not None, registered is not None))
+        assert sorted(book.files) == [] or len(book.files) == 7
+        if registered is None:
+            assert register.register(project, run, reason="why").version == "v1.0.0"
+        assert len(load(project.root).decisions) == 1
+        assert champion.finish_pending(project) == []
+    assert [state for state, _ in groupby(seen)] == [(False, False), (True, False), (True, True)]

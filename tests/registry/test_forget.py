@@ -1,0 +1,98 @@
+"""Forgetting is complete, says only what happened, and can be interrupted anywhere."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lineage.runs import Project
+from registry import decisions, forget, ledger, places
+from registry.forget import Plan
+from tasks.image_table import read_images
+from tasks.stage import PawlineError
+from tests.registry.test_holders import a_photo, objects_that_contain, photo_bytes
+from tests.registry.test_places import add_remote
+
+
+def plan_for(root: Path, *ids: str) -> Plan:
+    project = Project(root)
+    with places.opened(project.store) as opened:
+        return forget.make_plan(project, opened, ledger.load(root), ids)
+
+
+def delete(root: Path, plan: Plan) -> dict[str, str]:
+    project = Project(root)
+    with places.opened(project.store) as opened:
+        return forget.delete(project, opened, plan)
+
+
+def record(root: Path, plan: Plan, unreachable: dict[str, str]) -> dict[str, list[str]]:
+    project = Project(root)
+    with decisions.deciding(project), places.opened(project.store) as opened:
+        book = ledger.load(root)
+        key = decisions.load_key(book, new_key=False)
+        return forget.record(plan, opened, unreachable, "a request", book=book, key=key).details
+
+
+def test_interrupted_before_the_record_it_is_finished_by_the_same_request(three_runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(".dvc/cache/files", tmp_path / "backup/files")
+    add_remote(three_runs, "backup", tmp_path / "backup")
+    photo = a_photo(split="train")
+    content = photo_bytes(photo)
+    (three_runs / ".pawline/features/key").mkdir(parents=True)
+    first = plan_for(three_runs, photo.id)
+    assert [path.relative_to(three_runs).parts[1] for path in first.copies] == ["features", "raw", "tfrecords"]
+    assert first.held["cache"] == first.held["backup"] != {}
+    assert delete(three_runs, first) == {}
+    assert list(objects_that_contain(three_runs, content)) == []
+    assert not [path for path in [*Path("data").rglob("*"), *tmp_path.glob("backup/**/*")] if holds(path, content)]
+    assert not Path(".pawline/features").exists()
+    again = plan_for(three_runs, photo.id[:8])
+    assert again.is_gone
+    assert not again.is_forgotten
+    assert again.holders == first.holders
+    details = record(three_runs, again, {})
+    assert details["objects"] == sorted(first.holders)
+    assert set(details["runs"]) == {"workspace", *(use.run.name for use in first.trained)}
+    assert plan_for(three_runs, photo.id).is_forgotten
+
+
+def holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and content in path.read_bytes()
+
+
+def test_the_record_does_not_claim_what_did_not_happen(three_runs: Path) -> None:
+    plan = plan_for(three_runs, a_photo(split="val").id)
+    kept = next(iter(plan.holders))
+    held = {"cache": {md5: size for md5, size in plan.held["cache"].items() if md5 != kept}}
+    delete(three_runs, Plan(**{**vars(plan), "held": held}))
+    assert record(three_runs, plan, {"backup": "unplugged"}) == {
+        "ids": list(plan.ids),
+        "versions": [],
+        "runs": [use.run.name for use in plan.uses],
+        "objects": sorted(plan.holders.keys() - {kept}),
+        "unreachable": ["backup"],
+    }
+
+
+def test_which_photo_is_meant(three_runs: Path) -> None:
+    photo = a_photo(split="train")
+    Path("photo.jpg").write_bytes(photo_bytes(photo))
+    assert forget.digest_or_beginning("photo.jpg", three_runs) == photo.id
+    assert forget.digest_or_beginning(photo.id[:6].upper(), three_runs) == photo.id[:6]
+    for text in ("nowhere.jpg", photo.id[:5], photo.id + "0"):
+        with pytest.raises(PawlineError, match="is no file and no id: give a photo, or 6 or more"):
+            forget.digest_or_beginning(text, three_runs)
+    unknown = hashlib.sha256(b"another").hexdigest()
+    with pytest.raises(PawlineError, match=f"no run on record has a photo {unknown[:12]}: nothing to forget"):
+        plan_for(three_runs, photo.id, unknown)
+    with pytest.raises(PawlineError, match=r"photos begin with 0: \w+, "):
+        plan_for(three_runs, "0")
+
+
+def test_near_duplicates_are_named_and_stay(three_runs: Path) -> None:
+    like = next(row for row in read_images(Path("data/images.parquet")) if row.group not in ("", row.id))
+    plan = plan_for(three_runs, like.group)
+    assert [(row.id, row.path) for row in plan.near] == [(like.id, like.path)]
+    assert plan_for(three_runs, like.group, like.id).near == []

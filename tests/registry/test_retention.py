@@ -1,0 +1,109 @@
+"""What nobody needs goes, and nothing else: checked against DVC's own `dvc gc`."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from lineage.runs import Project
+from registry import places, retention
+from registry.retention import Plan
+from tasks.stage import PawlineError
+from tests.registry.test_places import add_remote
+
+
+def run(*command: str, cwd: Path | None = None) -> str:
+    return subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True).stdout
+
+
+def dvc(*arguments: str, cwd: Path | None = None) -> str:
+    return run(sys.executable, "-m", "dvc", *arguments, cwd=cwd)
+
+
+def keep_as_experiment(commit: str, name: str) -> None:
+    """Name a commit as DVC names an experiment's: refs/exps/<the commit it started from>/<name>."""
+    base = run("git", "rev-parse", "HEAD").strip()
+    run("git", "update-ref", f"refs/exps/{base[:2]}/{base[2:]}/{name}", commit)
+
+
+def plan_for(project: Project, **options: str | bool) -> Plan:
+    with places.opened(project.store) as opened:
+        return retention.make_plan(project, opened, **options)  # type: ignore[arg-type]
+
+
+def object_of(path: str) -> str:
+    return "".join(Path(path).parts[-2:])
+
+
+def test_what_goes_is_what_dvc_would_remove_and_every_version_still_checks_out(three_runs: Path) -> None:
+    run("git", "tag", "classifier@v1.0.0", "HEAD~1")
+    Path("notes.bin").write_bytes(b"kept by dvc add")
+    with Repo() as repo:
+        repo.add("notes.bin")
+    project = Project(three_runs)
+    plan = plan_for(project)
+    assert {keeper.names[0] for keeper in plan.keepers} == {"workspace", "v1.0.0", "master"}
+    shown = dvc("gc", "-w", "--all-branches", "--all-tags", "--all-experiments", "--dry").splitlines()
+    assert set(plan.free["cache"]) == {object_of(line) for line in shown if line.startswith("Removing ")} != set()
+    lots = retention.describe(project, plan.free["cache"])
+    assert sum(lot.bytes for lot in lots) == sum(plan.free["cache"].values())
+    first = run("git", "rev-parse", "--short=10", "HEAD~2").strip()
+    assert f"models/stage1 of commit {first} 'First run'" in {lot.what for lot in lots}
+    with places.opened(project.store) as opened:
+        assert retention.carry_out(project, opened, plan) > 0
+    for md5 in set().union(*(keeper.md5s for keeper in plan.keepers)):
+        content = project.store.object_path(md5).read_bytes()
+        assert hashlib.md5(content, usedforsecurity=False).hexdigest() == md5.removesuffix(".dir")
+    assert not any(plan_for(project).free.values())
+    clone = three_runs.parent / "clone"
+    run("git", "clone", "--quiet", "--branch", "classifier@v1.0.0", str(three_runs), str(clone))
+    (clone / ".dvc/config.local").write_text(f"[cache]\n    dir = {three_runs / '.dvc/cache'}\n")
+    dvc("checkout", "--quiet", cwd=clone)
+    assert (clone / "models/classifier.keras").stat().st_size > 0
+    with pytest.raises(PawlineError, match=r"the cache is .*, outside of this project.* --projects OTHER"):
+        plan_for(Project(clone))
+
+
+def test_experiments_are_kept_unless_they_are_dropped(three_runs: Path) -> None:
+    keep_as_experiment("HEAD~2", "wide-head")
+    keep_as_experiment("HEAD~1", "slow-head")
+    project = Project(three_runs)
+    kept = plan_for(project)
+    assert {name for keeper in kept.keepers for name in keeper.names} >= {"wide-head", "slow-head"}
+    assert not any(kept.free.values())
+    dropped = plan_for(project, drop_experiments=True)
+    lots = retention.describe(project, dropped.free["cache"])
+    assert {"models/stage1 of experiment wide-head", "models/stage1 of experiment slow-head"} <= {
+        lot.what for lot in lots
+    }
+    ours = next(keeper for keeper in kept.keepers if "wide-head" in keeper.names)
+    needed, alone = kept.needs(ours)
+    assert 0 < alone < needed == sum(project.store.object_path(md5).stat().st_size for md5 in ours.md5s)
+
+
+def test_an_unknown_need_deletes_nothing_and_a_list_of_files_is_fetched(three_runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(".dvc/cache/files", tmp_path / "backup/files")
+    add_remote(three_runs, "backup", tmp_path / "backup")
+    run("git", "tag", "classifier@v1.0.0", "HEAD~1")
+    project = Project(three_runs)
+    plan = plan_for(project)
+    version = next(keeper for keeper in plan.keepers if keeper.names == ("v1.0.0",))
+    others = set().union(*(keeper.md5s for keeper in plan.keepers if keeper is not version))
+    for md5 in version.md5s - others:
+        project.store.object_path(md5).unlink()
+    again = plan_for(project, remote="backup")
+    assert again.keepers == plan.keepers
+    assert {md5 for md5 in version.md5s - others if project.store.has(md5)} == {
+        md5 for md5 in version.md5s - others if md5.endswith(".dir")
+    }
+    assert again.free["backup"] == plan.free["cache"], "the remote has what the cache had"
+    shutil.move(tmp_path / "backup", tmp_path / "unplugged")
+    next(project.store.object_path(md5) for md5 in version.md5s - others if md5.endswith(".dir")).unlink()
+    with pytest.raises(PawlineError, match=r"nothing is deleted: v1\.0\.0 needs the folder .* is neither in the cache"):
+        plan_for(Project(three_runs))
+    with pytest.raises(PawlineError, match=r"the remote backup cannot be freed: .*backup is not there"):
+        plan_for(Project(three_runs), remote="backup")
