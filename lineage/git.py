@@ -1,5 +1,6 @@
 """What lineage needs of git, by git's own command; paths are relative to the project's folder."""
 
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,14 @@ def _run(root: Path, *arguments: str, stdin: bytes | None = None) -> subprocess.
             input=stdin,
             capture_output=True,
             check=False,
+            env=_environment(),
         )
     except FileNotFoundError as error:
         raise PawlineError("git is not installed, and the history is read with it: install git") from error
+
+
+def _environment() -> dict[str, str]:
+    """Return an environment in which git lets nothing it wrote wait in a buffer: a power cut would lose a decision."""
+    number = os.environ.get("GIT_CONFIG_COUNT", "0")
+    setting = {f"GIT_CONFIG_KEY_{number}": "core.fsync", f"GIT_CONFIG_VALUE_{number}": "all"}
+    return {**os.environ, **setting, "GIT_CONFIG_COUNT": str(int(number) + 1)}

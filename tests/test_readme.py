@@ -26,6 +26,19 @@ RUN_BY = {  # where each command of the README is really run
     "pawline sweep train_head.learning_rate=1e-4,3e-4,1e-3 train_head.dropout=0,0.2": "tests/test_pipeline.py",
     "python -m tasks.validate --help": "tests/test_pipeline.py",
     "make bench": ".ci/run",
+    "pawline register": "tests/test_audit.py",
+    'pawline promote v1 --reason "first model on real photos"': "tests/test_audit.py",
+    "pawline models": "tests/test_audit.py",
+    "pawline card v1": "tests/test_audit.py",
+    "pawline rollback": "tests/test_audit.py",
+    "pawline lineage models/classifier.keras": "tests/test_audit.py",
+    "pawline lineage v1 --html lineage.html": "tests/test_audit.py",
+    "pawline lineage v1 v2": "tests/test_audit.py",
+    "pawline verify v1": "tests/test_audit.py",
+    "pawline why": "tests/test_audit.py",
+    "pawline why train_head": "tests/test_audit.py",
+    "pawline gc": "tests/test_audit.py",
+    "pawline certify v1": "tests/flows/commands/test_certify.py",
 }
 
 

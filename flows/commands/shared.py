@@ -37,6 +37,7 @@ def _log_to_terminal() -> None:
     """Show what the flow logs, each line after the name of its stage."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(stage)-10s | %(message)s", defaults={"stage": "pawline"}))
-    flows_logger = logging.getLogger("flows")
-    flows_logger.propagate = False
-    flows_logger.addHandler(handler)
+    for package in ("flows", "registry"):
+        logger = logging.getLogger(package)
+        logger.propagate = False
+        logger.addHandler(handler)

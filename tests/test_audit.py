@@ -1,0 +1,54 @@
+"""The README's commands about versions and lineage, typed one after another in a project with real runs."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+from tests.test_pipeline import run
+
+PAWLINE = [sys.executable, "-c", "from flows.cli import main; main()"]
+
+
+def pawline(command: str, folder: Path, *, exit_code: int = 0) -> str:
+    """Type a command of the README and return the screen."""
+    program, *arguments = shlex.split(command)
+    assert program == "pawline"
+    done = run([*PAWLINE, *arguments], folder, check=False)
+    assert done.returncode == exit_code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_from_a_run_to_a_champion_and_back(three_runs: Path, tmp_path: Path) -> None:
+    assert "v1.0.0" in pawline("pawline register", three_runs)
+    pawline('pawline promote v1 --reason "first model on real photos"', three_runs)
+    pawline("pawline promote HEAD~1", three_runs)
+    assert re.search(r"v2\.0\.0.*\*|\*.*v2\.0\.0", pawline("pawline models", three_runs))
+    pawline("pawline rollback", three_runs)
+    assert re.search(r"v1\.0\.0.*\*|\*.*v1\.0\.0", pawline("pawline models", three_runs))
+    fetched = tmp_path / "model.keras"
+    run(["dvc", "artifacts", "get", ".", "classifier", "--stage", "champion", "--out", str(fetched)], three_runs)
+    assert fetched.read_bytes() == (three_runs / "models/classifier.keras").read_bytes()
+    card = pawline("pawline card v1", three_runs)
+    assert card.startswith("---\n")
+    assert "synthetic" in card
+
+    assert "v1.0.0" in pawline(f"pawline lineage {fetched}", three_runs)
+    pawline("pawline lineage v1 --html lineage.html", three_runs)
+    assert "<svg" in (three_runs / "lineage.html").read_text(encoding="utf-8")
+    assert "data.synthetic_images" in pawline("pawline lineage v1 v2", three_runs)
+    assert "verified: v1.0.0" in pawline("pawline verify v1", three_runs)
+    assert "would not run" in pawline("pawline why train_head", three_runs)
+    assert len(pawline("pawline why", three_runs).splitlines()) >= 11
+    assert "nothing" in pawline("pawline gc", three_runs)
+    assert run(["git", "fsck", "--strict"], three_runs).stdout == ""
+    assert "up to date" in run(["dvc", "status"], three_runs).stdout
+
+
+def test_a_strangers_model_is_unknown(three_runs: Path, tmp_path: Path) -> None:
+    stranger = tmp_path / "model.keras"
+    stranger.write_bytes((three_runs / "models/classifier.keras").read_bytes() + b"\0")
+    said = pawline(f"pawline lineage {stranger}", three_runs, exit_code=1)
+    assert said.startswith("error: ")
+    assert "unknown" in said
+    assert said.count("\n") == 1
