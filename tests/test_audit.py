@@ -40,6 +40,8 @@ def test_from_a_run_to_a_champion_and_back(three_runs: Path, tmp_path: Path) -> 
     assert "verified: v1.0.0" in pawline("pawline verify v1", three_runs)
     assert "would not run" in pawline("pawline why train_head", three_runs)
     assert len(pawline("pawline why", three_runs).splitlines()) >= 11
+    assert "delete this?" in pawline("pawline gc", three_runs, exit_code=1), "the first run is no version yet"
+    pawline("pawline register HEAD~2", three_runs)
     assert "nothing" in pawline("pawline gc", three_runs)
     assert run(["git", "fsck", "--strict"], three_runs).stdout == ""
     assert "up to date" in run(["dvc", "status"], three_runs).stdout

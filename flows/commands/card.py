@@ -23,7 +23,9 @@ def card_command(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the card as a page.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the card's Markdown.")] = None,
 ) -> None:
-    """Print the model card: classes, data, recipe, figures by slice, limits, licences, and where it came from.
+    """Print the model card of a version.
+
+    Classes, data, recipe, figures by slice, limits, licences, and where it came from.
 
     It is Markdown with the front matter that model hubs read, and holds nothing but facts on record. Of a registered
     version it is the copy that was signed with it (`pawline verify` checks that); of other runs it is made now.

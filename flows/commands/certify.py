@@ -19,7 +19,9 @@ def certify_command(
     ] = None,
     new_key: Annotated[bool, typer.Option("--new-key", help="Admit your key to the registry.")] = False,
 ) -> None:
-    """Rebuild a run from the photos in a fresh folder, and compare every byte with what was recorded.
+    """Rebuild a run from the photos, and compare every byte.
+
+    In a fresh folder and fresh processes, with what dvc.lock recorded.
 
     All stages run again, on this machine and with this Python, from the code, parameters and photos of the run; DVC's
     cache serves nothing. It takes as long as the run itself, and as much disk. The verdict goes into

@@ -18,7 +18,7 @@ def compare_command(
     first: Annotated[str, typer.Argument(metavar="V1", help="A version, or another run.")],
     second: Annotated[str, typer.Argument(metavar="V2", help="Another.")],
 ) -> None:
-    """Put two versions side by side: figures with their intervals, photos, and the parameters that differ.
+    """Put the figures and parameters of two versions side by side.
 
     \b
     Examples:

@@ -27,7 +27,9 @@ def forget_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what there is, and change nothing.")] = False,
     new_key: Annotated[bool, typer.Option("--new-key", help="Admit your key to the registry.")] = False,
 ) -> None:
-    """Forget photos: delete them and what was computed from them, and never take them again.
+    """Delete photos and what was computed from them, for good.
+
+    They are never taken again, whatever the source still holds.
 
     A photo is meant by its id, the SHA-256 of its bytes, by 6 or more of the id's first digits, or by a file with
     these bytes. Shown is which versions and runs were trained on it or used it otherwise, and what holds its bytes,

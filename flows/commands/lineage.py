@@ -31,7 +31,9 @@ def lineage_command(
     prov: Annotated[bool, typer.Option("--prov", help="Print a W3C PROV document (PROV-JSON).")] = False,
     cyclonedx: Annotated[bool, typer.Option("--cyclonedx", help="Print a CycloneDX ML-BOM.")] = False,
 ) -> None:
-    """Say where a model came from, back to the photos, from git, dvc.lock and DVC's cache.
+    """Say where a model came from, back to the photos.
+
+    From git, dvc.lock, and DVC's cache or a remote.
 
     WHAT is a file, anywhere and of any name (found by its content), a version (v2, champion), an experiment, a git
     revision, or a row of the predictions. What is in neither the cache nor a remote is named, never guessed.

@@ -47,7 +47,9 @@ def verify_command(
         typer.Option(metavar="PEM", help="A public key you got elsewhere, which must have signed the registration."),
     ] = None,
 ) -> None:
-    """Hash every file of a run again, and compare it with what is on record; nothing is believed, git and DVC included.
+    """Hash every file of a run again, and compare it with the record.
+
+    Nothing is believed, git and DVC included.
 
     From the commit through its trees to parameters, code and dvc.lock; from there through every stage to its outputs,
     in DVC's cache and in the workspace; the weights by their digest, the metrics from the predictions; and of a version

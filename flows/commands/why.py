@@ -14,7 +14,9 @@ def why_command(
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print a JSON document instead.")] = False,
 ) -> None:
-    """Say why a stage would run, or not, if `dvc repro` were typed now.
+    """Say why a stage would run now, or not.
+
+    As if `dvc repro` were typed.
 
     Down to the parameter, the line of code, the photos or the output that changed since the stage last ran (dvc.lock).
     DVC decides by content: committed or not makes no difference, and a stage whose inputs are made anew with the same
