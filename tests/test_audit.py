@@ -44,7 +44,7 @@ def test_from_a_run_to_a_champion_and_back(three_runs: Path, tmp_path: Path) -> 
     pawline("pawline register HEAD~2", three_runs)
     assert "nothing" in pawline("pawline gc", three_runs)
     assert run(["git", "fsck", "--strict"], three_runs).stdout == ""
-    assert "up to date" in run(["dvc", "status"], three_runs).stdout
+    assert run(["dvc", "status"], three_runs).stdout == "source:\n\talways changed\n"
 
 
 def test_a_strangers_model_is_unknown(three_runs: Path, tmp_path: Path) -> None:
