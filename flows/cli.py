@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import typer
 
-from flows.commands import card, certify, compare, forget, gc, lineage, models, pipeline, verify, why
+from flows.commands import admit, card, certify, compare, forget, gc, lineage, models, pipeline, push, verify, why
 from tasks.stage import PawlineError
 
 app = typer.Typer(
@@ -43,7 +43,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "register": models.register_command,
     "promote": models.promote_command,
     "rollback": models.rollback_command,
+    "admit": admit.admit_command,
     "compare": compare.compare_command,
+    "push": push.push_command,
     "card": card.card_command,
     "forget": forget.forget_command,
     "gc": gc.gc_command,
@@ -53,10 +55,18 @@ for name, command in COMMANDS.items():
 
 
 def main() -> None:
-    """Run the command line: exit code 1 and one line for a `PawlineError`, 130 when interrupted, 143 when ended."""
+    """Run the command line.
+
+    Exit codes: 0 done; 1 and one line for a `PawlineError`, or a file or disk that gives way; 2 for wrong usage;
+    130 interrupted; 143 ended.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app()
     except PawlineError as error:
         sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"error: {named}{error.strerror or error}: make it accessible and run this again\n")
         sys.exit(1)

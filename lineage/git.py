@@ -8,6 +8,7 @@ from pathlib import Path
 from tasks.stage import PawlineError
 
 SEPARATOR = "\0"  # between fields of a commit: the one character that none can hold
+NO_FILE = f"{os.devnull}/none"  # can never be there; git comments on a file of grafts that is, even if it is empty
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,19 @@ def _run(root: Path, *arguments: str, stdin: bytes | None = None) -> subprocess.
             input=stdin,
             capture_output=True,
             check=False,
-            env=_environment(),
+            env=environment(),
         )
     except FileNotFoundError as error:
         raise PawlineError("git is not installed, and the history is read with it: install git") from error
 
 
-def _environment() -> dict[str, str]:
-    """Return an environment in which git lets nothing it wrote wait in a buffer: a power cut would lose a decision."""
+def environment() -> dict[str, str]:
+    """Return the environment in which git shows the history as it is, and writes it to the disk.
+
+    A replacement (`git replace`) would be shown under the id of what it hides, and a graft gives a commit other
+    parents. What git wrote must not wait in a buffer: a power cut would lose a decision.
+    """
     number = os.environ.get("GIT_CONFIG_COUNT", "0")
+    history = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": NO_FILE}
     setting = {f"GIT_CONFIG_KEY_{number}": "core.fsync", f"GIT_CONFIG_VALUE_{number}": "all"}
-    return {**os.environ, **setting, "GIT_CONFIG_COUNT": str(int(number) + 1)}
+    return {**os.environ, **history, **setting, "GIT_CONFIG_COUNT": str(int(number) + 1)}

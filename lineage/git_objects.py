@@ -98,9 +98,9 @@ class GitObjects:
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            # a replacement (`git replace`) would be shown under the id of what it hides
-            ["git", "--no-replace-objects", "cat-file", "--batch"],  # noqa: S607 - the user's git
+            ["git", "cat-file", "--batch"],  # noqa: S607 - the user's git
             cwd=self._root,
+            env=git.environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,

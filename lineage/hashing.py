@@ -1,6 +1,8 @@
 """Hashing many files: each read once, for all hashes at a time, on all processors."""
 
 import hashlib
+import os
+import stat
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -42,9 +44,8 @@ class Hasher:
         """
         sizes: dict[tuple[int, int], tuple[int, Path]] = {}
         for path in paths:
-            if path.is_file():
-                stat = path.stat()
-                sizes[stat.st_dev, stat.st_ino] = (stat.st_size, path)
+            if (found := _stat_file(path)) is not None:
+                sizes[found.st_dev, found.st_ino] = (found.st_size, path)
         new = sorted((size, key, path) for key, (size, path) in sizes.items() if key not in self._digests)
         new.reverse()  # the largest first, so that no processor is left with one in the end
         total = sum(size for size, _, _ in new)
@@ -60,13 +61,13 @@ class Hasher:
 
     def digest(self, path: Path) -> Digest | None:
         """Return the digest of a file; None if there is none."""
-        if not path.is_file():
+        found = _stat_file(path)
+        if found is None:
             return None
-        stat = path.stat()
-        key = (stat.st_dev, stat.st_ino)
+        key = (found.st_dev, found.st_ino)
         if key not in self._digests:
             self._digests[key] = digest_file(path, sha256=self._sha256)
-            self.bytes_read += stat.st_size
+            self.bytes_read += found.st_size
         return self._digests[key]
 
 
@@ -85,5 +86,21 @@ def digest_file(path: Path, *, sha256: bool) -> Digest:
                 for one in hashes:
                     one.update(memoryview(piece)[:count])
     except OSError as error:
-        raise PawlineError(f"{path}: {error.strerror}: make it readable, then `pawline verify` again") from error
+        raise unreadable(path, error) from error
     return Digest(hashes[0].hexdigest(), hashes[1].hexdigest() if sha256 else None, size)
+
+
+def unreadable(path: Path, error: OSError) -> PawlineError:
+    """Return the error of a file or folder that is there and cannot be read."""
+    return PawlineError(f"{path}: {error.strerror}: make it readable, then `pawline verify` again")
+
+
+def _stat_file(path: Path) -> os.stat_result | None:
+    """Return what the system says of a regular file; None if there is none, or the name can be no file's."""
+    try:
+        found = path.stat()
+    except PermissionError as error:
+        raise unreadable(path, error) from error
+    except (OSError, ValueError):  # such as a forged name that is too long
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None

@@ -1,12 +1,13 @@
 """The files that git keeps, as a run has them: at its commit, and in the workspace if it is the workspace."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lineage.git_objects import CommitFiles
 from lineage.links import Link
-from lineage.verify_files import files_below
+from lineage.verify_files import entries_below
 
 NOT_CODE = "__pycache__"  # in .dvcignore, so that DVC leaves it out of a folder's hash
 Files = dict[str, bytes]  # by path relative to the project; of a folder, all files below it
@@ -57,7 +58,7 @@ class Kept:
             here, there = self._here(path), self.committed(path)
             for name in sorted(here.keys() | there.keys()):
                 if here.get(name) != there.get(name) and not self.is_broken(name):
-                    detail = _advice(name, is_here=name in here, is_there=name in there)
+                    detail = _advice(name, here.get(name), there.get(name))
                     links.append(Link(kind="git", name=name, status="uncommitted", detail=detail))
         return links
 
@@ -65,13 +66,28 @@ class Kept:
         full = self.root / path
         if full.is_file():
             return {path: full.read_bytes()}
-        files = [file for file in files_below(full) if NOT_CODE not in file.parts]
-        return {file.relative_to(self.root).as_posix(): file.read_bytes() for file in files}
+        paths = [path for path in entries_below(full) if NOT_CODE not in path.parts]
+        contents = {path.relative_to(self.root).as_posix(): _content(path) for path in paths}
+        return {name: content for name, content in contents.items() if content is not None}
 
 
-def _advice(path: str, *, is_here: bool, is_there: bool) -> str:
-    if not is_there:
+def _content(path: Path) -> bytes | None:
+    """Return what git would keep of a file, or of a link that leads to none: where it leads; None of a folder."""
+    if path.is_file():
+        return path.read_bytes()
+    if path.is_symlink():
+        return os.fsencode(path.readlink())
+    return None if path.is_dir() else b""
+
+
+def _advice(path: str, here: bytes | None, there: bytes | None) -> str:
+    if there is None:
         return f"not in git: `git add {path}` and commit it"
-    if not is_here:
+    if here is None:
         return f"removed, but not from git: `git checkout {path}`, or commit that it is gone"
+    if here.replace(b"\r\n", b"\n") == there:
+        return (
+            "differs from the commit in its line endings only, which core.autocrlf changes: "
+            f"`git config core.autocrlf false`, `rm {path}`, then `git checkout {path}`"
+        )
     return f"differs from the commit (`git diff {path}`): commit it, or `git checkout {path}`"

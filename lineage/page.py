@@ -10,6 +10,7 @@ import jinja2
 from lineage import graph_picture, tree
 from lineage.lockfile import flatten
 from lineage.records import Lineage, StageRecord
+from lineage.words import size
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 LONGEST_NAME, LONGEST_FACT = 18, 27  # characters that fit into a box of the picture
@@ -44,7 +45,7 @@ def render(lineage: Lineage) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_visible
     )
-    filters = (tree.show, tree.size, tree.short, tree.rounded, tree.code_files, tree.code_digest, tree.counted)
+    filters = (tree.show, size, tree.short, tree.rounded, tree.code_files, tree.code_digest, tree.counted)
     environment.filters |= {function.__name__: function for function in filters}
     environment.filters |= {"flat": lambda facts: list(flatten(facts)), "cut": _cut}
     views = _views(lineage)
@@ -79,7 +80,7 @@ def telling_fact(lineage: Lineage, stage: StageRecord) -> str:
     if stage.name == "fine_tune" and metrics is not None:
         return f"{metrics['selected']} selected"
     files = sum(artifact.files or 1 for artifact in stage.outputs)
-    return f"{tree.size(sum(artifact.bytes for artifact in stage.outputs))} in {tree.counted(files, 'file')}"
+    return f"{size(sum(artifact.bytes for artifact in stage.outputs))} in {tree.counted(files, 'file')}"
 
 
 def _views(lineage: Lineage) -> list[StageView]:

@@ -16,8 +16,9 @@ from lineage import lockfile
 from lineage.differences import IMAGES_PATH
 from lineage.lockfile import Lock
 from lineage.photo_records import Encounter, Judgement, PhotoFile, PhotoStory, Role, StoredPhoto
-from lineage.runs import MODEL_PATH, Project, Run, all_runs, find_file
+from lineage.runs import MODEL_PATH, Project, Run, all_runs, find_file, is_file
 from lineage.tables import read_columns
+from registry import ledger
 from tasks.feature_store import shard_name
 from tasks.stage import PawlineError
 
@@ -54,7 +55,17 @@ def photo_story(project: Project, run: Run, image_id: str) -> PhotoStory:
         encounters=_merge(_encounter(each, full_id) for each in known if each.is_finished),
         unfinished=[each.run.name for each in known if not each.is_finished],
         unknown=[each.run.name for each in seen if each.images is None],
+        forgotten=_forgotten(project, full_id),
     )
+
+
+def _forgotten(project: Project, photo: str) -> str | None:
+    if not project.has_history:
+        return None
+    for decision in ledger.load(project.root).decisions:
+        if decision.action == "forget" and photo in decision.details["ids"]:
+            return f"its bytes and features were deleted by decision {decision.number} of {decision.time[:10]}"
+    return None
 
 
 def find_prediction(project: Project, what: str) -> tuple[Run, str]:
@@ -69,7 +80,7 @@ def find_prediction(project: Project, what: str) -> tuple[Run, str]:
         PawlineError: No such file, run, row or id.
     """
     path, _, which = what.rpartition("#")
-    if not Path(path).is_file():
+    if not is_file(path):
         raise PawlineError(f"{what}: there is no file {path or what}; a prediction is PATH#ROW or PATH#ID")
     run = find_file(project, Path(path))
     if run.found != PREDICTIONS_PATH:

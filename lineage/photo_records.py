@@ -4,6 +4,7 @@ from typing import Literal
 
 from lineage.records import Record
 from lineage.runs import WORKSPACE
+from lineage.words import first_of
 
 SHOWN_RUNS = 6  # names in one line
 NOWHERE = "neither in the cache nor in a remote: `dvc push` where it ran"
@@ -94,8 +95,7 @@ class Encounter(Record):
 
     def line(self) -> str:
         """Return it for the terminal."""
-        more = f" and {len(self.runs) - SHOWN_RUNS} more" if len(self.runs) > SHOWN_RUNS else ""
-        text = f"{', '.join(self.runs[:SHOWN_RUNS])}{more}: {ROLE_TEXTS[self.role]}"
+        text = f"{first_of(self.runs, SHOWN_RUNS)}: {ROLE_TEXTS[self.role]}"
         text += f" ({self.reason})" if self.reason else ""
         text += f", {self.views} augmented view{'s' if self.views > 1 else ''}" if self.views else ""
         text += "".join(f"; {judgement.line()}" for judgement in self.judgements)
@@ -115,6 +115,7 @@ class PhotoStory(Record):
         encounters: What it was to the runs that are known here.
         unfinished: Runs whose classifier is not made of the photos that they have now.
         unknown: Runs whose table of photos is neither here nor in a remote.
+        forgotten: By which decision the photo was deleted (`pawline forget`); None if it was not.
     """
 
     id: str
@@ -126,6 +127,7 @@ class PhotoStory(Record):
     encounters: list[Encounter]
     unfinished: list[str]
     unknown: list[str]
+    forgotten: str | None
 
     def lines(self) -> list[str]:
         """Return it for the terminal."""
@@ -140,7 +142,9 @@ class PhotoStory(Record):
         if self.unfinished:
             lines.append(f"  {', '.join(self.unfinished)}: unfinished, its classifier is older: `dvc repro`")
         if self.unknown:
-            lines.append(f"  {', '.join(self.unknown)}: its table of photos is {NOWHERE}")
+            lines.append(f"  not known of {first_of(self.unknown, SHOWN_RUNS)}: the table of photos is {NOWHERE}")
+        if self.forgotten:
+            lines.append(f"  FORGOTTEN: {self.forgotten}")
         return lines
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,7 @@ from tasks.stage import PawlineError
 MODEL_PATH = "models/classifier.keras"
 ARTIFACT = "classifier"  # its name under `artifacts:` in dvc.yaml, and in the tags of its versions
 CHAMPION = "champion"
+REGISTRY = "registry"  # the branch of the decisions, which registry/ledger.py reads
 VERSION = re.compile(rf"(?:{ARTIFACT}@)?v?(\d+)(?:\.(\d+)\.(\d+))?")
 EXPERIMENTS = "refs/exps/"
 MD5 = re.compile(rb"\bmd5: ([0-9a-f]{32}(?:\.dir)?)$", re.MULTILINE)  # as dvc.lock has it
@@ -33,12 +34,14 @@ class Run:
         kind: What sort of name that is.
         commit: Full id; None for the workspace, whose params.yaml and dvc.lock may not be committed.
         found: The path in that run whose content a given file has, if WHAT was a file.
+        given: That file.
     """
 
     name: str
     kind: Kind
     commit: str | None
     found: str | None = None
+    given: Path | None = field(default=None, compare=False)
 
 
 class Project:
@@ -81,26 +84,41 @@ WORKSPACE = Run("workspace", "workspace", None)
 
 
 def find_run(project: Project, what: str | None) -> Run:
+    """Return the run that WHAT means, a file's name as seen from the current folder: see `find_from`."""
+    return find_from(project, what, Path())
+
+
+def find_from(project: Project, what: str | None, here: Path) -> Run:
     """Return the run that WHAT means.
 
     Args:
         project: The checkout.
-        what: A file (found by its content), a version (`v2`, `champion`), an experiment, or a git revision; None is
-            the workspace.
+        what: A version (`v2`, `champion`), a file (found by its content), an experiment, or a git revision, and the
+            first of these that it can be: `./v2` is the file of that name. None is the workspace.
+        here: The folder that a file's name is relative to.
 
     Raises:
         PawlineError: It is none of these; the message says what there is.
     """
     if what in (None, WORKSPACE.name):
         return WORKSPACE
-    path = Path(what)
-    if path.is_file():
-        return find_file(project, path)
-    if project.has_history:
-        run = _find_version(project, what) or _find_experiment(project, what) or _find_commit(project, what)
-        if run is not None:
-            return run
-    raise PawlineError(f"{what} is no file, version, experiment or git revision; {_what_there_is(project)}")
+    version = _find_version(project, what) if project.has_history else None
+    if version is not None:
+        return version
+    if is_file(str(here / what)):
+        return find_file(project, here / what)
+    run = (_find_experiment(project, what) or _find_commit(project, what)) if project.has_history else None
+    if run is None:
+        raise PawlineError(f"{what} is no file, version, experiment or git revision; {_what_there_is(project)}")
+    return run
+
+
+def is_file(text: str) -> bool:
+    """Say whether a text names a file that is there; one that can be no name, being too long, names none."""
+    try:
+        return Path(text).is_file()
+    except OSError:
+        return False
 
 
 def find_file(project: Project, path: Path) -> Run:
@@ -116,7 +134,7 @@ def find_file(project: Project, path: Path) -> Run:
         content = project.read(run, "dvc.lock") or b""
         found = _path_of(project, lockfile.parse_lock(content), md5) if _mentions(project, content, md5) else None
         if found is not None:
-            return Run(run.name, run.kind, run.commit, found)
+            return Run(run.name, run.kind, run.commit, found, path.absolute())
     shallow = project.has_history and git.is_shallow(project.root)
     raise PawlineError(
         f"{path} is unknown: no run recorded here wrote a file of its content (md5 {md5}); "
@@ -146,9 +164,15 @@ def versions(project: Project) -> list[Run]:
 
 
 def champion(project: Project) -> Run | None:
-    """Return the version that the latest `classifier#champion#N` tag makes the champion, or None."""
+    """Return the version that the latest `classifier#champion#N` tag makes the champion, or None.
+
+    Raises:
+        PawlineError: This is a shallow clone that lacks the registry: the latest tag may be one that was not fetched.
+    """
     if not project.has_history:
         return None
+    if git.is_shallow(project.root) and not _has_registry(project):
+        raise PawlineError(f"which version is the champion cannot be said: {THE_REST}")
     prefix = f"{ARTIFACT}#{CHAMPION}#"
     numbers = [tag.removeprefix(prefix) for tag in git.tags(project.root, f"{prefix}*")]
     latest = max((int(number) for number in numbers if number.isdigit()), default=None)
@@ -156,6 +180,11 @@ def champion(project: Project) -> Run | None:
         return None
     commit = git.find_commit(project.root, f"refs/tags/{prefix}{latest}")
     return next((run for run in versions(project) if run.commit == commit), None)
+
+
+def _has_registry(project: Project) -> bool:
+    refs = (f"refs/heads/{REGISTRY}", f"refs/remotes/*/{REGISTRY}")
+    return bool(git.git(project.root, "for-each-ref", "--format=%(refname)", *refs))
 
 
 def experiments(project: Project) -> list[Run]:

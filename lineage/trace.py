@@ -106,8 +106,12 @@ def _artifact(path: LockedPath, made_by: dict[str, str]) -> Artifact:
 
 def _descriptions(project: Project, run: Run) -> dict[str, str]:
     content = project.read(run, "dvc.yaml")
-    stages = {} if content is None else lockfile.load_yaml(content, origin="dvc.yaml").get("stages", {})
-    return {name: stage.get("desc", "") for name, stage in stages.items()}
+    if content is None:
+        return {}
+    stages = lockfile.load_yaml(content, origin="dvc.yaml").get("stages")
+    if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
+        raise PawlineError(f"dvc.yaml of {run.name} declares no stages as DVC reads them; `git diff` shows why")
+    return {name: str(stage.get("desc") or "") for name, stage in stages.items()}
 
 
 def _version(project: Project, run: Run) -> str | None:

@@ -13,6 +13,7 @@ from rich.tree import Tree
 
 from lineage.lockfile import FOLDER_SUFFIX, flatten
 from lineage.records import Artifact, CountsRecord, EnvironmentRecord, Lineage, StageRecord
+from lineage.words import size
 
 HASH_LENGTH = 10  # hexadecimal digits of a shortened hash: tells apart what one project has
 LABEL_WIDTH = 9
@@ -73,16 +74,6 @@ def makers(lineage: Lineage) -> set[str]:
 def short(digest: str) -> str:
     """Return the first digits of a hash."""
     return digest.removesuffix(FOLDER_SUFFIX)[:HASH_LENGTH]
-
-
-def size(amount: int) -> str:
-    """Return bytes in words, in decimal units: `9.7 MB`."""
-    value = float(amount)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 999.5 or unit == "GB":
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"
 
 
 def code_files(stage: StageRecord) -> int:

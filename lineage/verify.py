@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-from lineage import git, lockfile
+from lineage import git
 from lineage.git_objects import CommitFiles, GitObjects, project_prefix
 from lineage.hashing import Hasher
 from lineage.kept import Kept
-from lineage.links import Link
+from lineage.links import Link, Status
 from lineage.lockfile import Lock
-from lineage.runs import MODEL_PATH, WORKSPACE, Project, Run
+from lineage.runs import MODEL_PATH, Project, Run
 from lineage.verify_entry import verify_files_of_entry, verify_key, verify_lineage, verify_model
 from lineage.verify_facts import verify_facts
 from lineage.verify_files import Outputs
 from lineage.verify_graph import LOCK, kept_paths, read_lock, verify_chain, verify_code, verify_graph
 from lineage.verify_registry import Registry, read_entry, read_registry
-from registry.records import Decision
+from registry.records import Decision, Entry
 from tasks.stage import PawlineError
 
 NO_GIT = "there is no git repository with a commit here to compare with: `git init`, and commit the project"
@@ -27,7 +27,7 @@ def verify(project: Project, run: Run, *, progress: bool = False, registry_key: 
         project: The checkout.
         run: The run.
         progress: Whether to show progress on the terminal.
-        registry_key: A public key (PEM) got elsewhere, which must have signed the version's registration.
+        registry_key: A public key (PEM) got elsewhere, which must have signed the registry's first decision.
 
     Returns:
         Every link of the proof; it stands if they all hold.
@@ -44,15 +44,15 @@ def verify(project: Project, run: Run, *, progress: bool = False, registry_key: 
             return _git_links(kept, {}) + links + registry.links
         registered = _registration(registry, kept)
         links += verify_graph(kept, lock) + verify_code(kept, lock) + verify_chain(lock)
-        hasher = Hasher(sha256=registered is not None, progress=progress)
-        outputs = Outputs(project, lock, _here(project, run, lock), hasher, registry.forgotten)
+        hasher = Hasher(sha256=True, progress=progress)  # two files may have one md5
+        outputs = Outputs(project, run, lock, hasher, registry.forgotten)
         links += outputs.verify()
         links += verify_facts(kept, outputs.copies)
-        if registered is not None:
-            _verify_version(registry, registered, project, kept, outputs)
+        _verify_registration(registry, registered, run)
+        entry = None if registered is None else _verify_version(registry, registered, project, kept, outputs)
         if registry_key is not None:
             _verify_key(registry, registered, run, registry_key)
-        return _found(run) + _git_links(kept, lock) + links + registry.links
+        return _given(run, outputs, entry, hasher) + _git_links(kept, lock) + links + registry.links
 
 
 def _commit_files(project: Project, run: Run, objects: GitObjects) -> CommitFiles | None:
@@ -69,7 +69,18 @@ def _registration(registry: Registry, kept: Kept) -> Decision | None:
     return registry.registration(kept.commit.commit)
 
 
-def _verify_version(registry: Registry, decision: Decision, project: Project, kept: Kept, outputs: Outputs) -> None:
+def _verify_registration(registry: Registry, decision: Decision | None, run: Run) -> None:
+    """Note a version that is none: its tag leads to a commit that was not registered as it."""
+    if run.kind == "version" and (decision is None or decision.version != run.name):
+        wrong = f"no decision registered commit {run.commit} as {run.name}"
+        status: Status = "tampered" if registry.files else "missing"  # without a registry, the tag's link says more
+        registry.add("entry", run.name, wrong, status=status)
+
+
+def _verify_version(
+    registry: Registry, decision: Decision, project: Project, kept: Kept, outputs: Outputs
+) -> Entry | None:
+    """Compare a run with its entry, and return that if it can be read."""
     entry = read_entry(registry, decision)
     if entry is not None:
         verify_files_of_entry(registry, entry, kept, outputs.lock, outputs.digests)
@@ -77,12 +88,13 @@ def _verify_version(registry: Registry, decision: Decision, project: Project, ke
             verify_lineage(registry, entry, project)
     if MODEL_PATH in outputs.copies:
         verify_model(registry, decision, outputs.copies[MODEL_PATH])
+    return entry
 
 
 def _verify_key(registry: Registry, decision: Decision | None, run: Run, key: Path) -> None:
     if decision is None:
         raise PawlineError(f"--registry-key: {run.name} is no registered version; `pawline models` lists them")
-    verify_key(registry, decision, key)
+    verify_key(registry, key)
 
 
 def _git_links(kept: Kept, lock: Lock) -> list[Link]:
@@ -95,19 +107,18 @@ def _git_links(kept: Kept, lock: Lock) -> list[Link]:
     return kept.commit.links + uncommitted
 
 
-def _here(project: Project, run: Run, lock: Lock) -> set[str]:
-    """Return the outputs whose copies in the workspace are meant to be this run's: dvc.lock there names their hash."""
-    paths = {out.path: out for stage in lock.values() for out in stage.outs}
-    if run.commit is None:
-        return set(paths)
-    try:
-        here = project.lock(WORKSPACE)
-    except (PawlineError, ValueError):  # the workspace's is not what is verified here
-        return set()
-    return {path for path, out in paths.items() if lockfile.find_out(here, path) == out}
-
-
-def _found(run: Run) -> list[Link]:
-    if run.found is None:
+def _given(run: Run, outputs: Outputs, entry: Entry | None, hasher: Hasher) -> list[Link]:
+    """Return the link of the file that was given, which was found by its md5: another file may have that, too."""
+    if run.found is None or run.given is None:
         return []
-    return [Link(kind="file", name=run.found, status="verified", detail=f"the file given is this one, of {run.name}")]
+    before, digest = hasher.bytes_read, hasher.digest(run.given)
+    recorded = None if entry is None else entry.sha256.get(run.found)
+    known = {recorded} if recorded else {one.sha256 for one in outputs.digests.get(run.found, {}).values()}
+    status: Status = "verified"
+    detail = f"the file given is this one, of {run.name}"
+    if digest is None or known - {digest.sha256}:
+        status, detail = "tampered", f"the file given has the md5 of this one, of {run.name}, and not its SHA-256"
+    elif not known:
+        detail += ", by its md5: nothing here has the SHA-256"
+    read = hasher.bytes_read - before
+    return [Link(kind="file", name=run.found, status=status, detail=detail, bytes=read)]

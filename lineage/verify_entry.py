@@ -20,22 +20,24 @@ from tasks.stage import PawlineError
 NOT_COMPARED = {"name", "kind", "version", "uncommitted", "missing"}  # of the moment, not of the run
 
 
-def verify_files_of_entry(registry: Registry, entry: Entry, kept: Kept, lock: Lock, digests: dict[str, Digest]) -> None:
-    """Compare the SHA-256 of each of the run's files that is here with the entry's.
+def verify_files_of_entry(
+    registry: Registry, entry: Entry, kept: Kept, lock: Lock, digests: dict[str, dict[str, Digest]]
+) -> None:
+    """Compare the SHA-256 of each of the run's files that is here with the entry's, in every place that has it.
 
     Args:
         registry: Takes the links.
         entry: The version's.
         kept: The files of its commit.
         lock: Its dvc.lock.
-        digests: Of the outputs with the right md5; the others have a link that says why not.
+        digests: Of the outputs with the right md5, by place; the others have a link that says why not.
     """
-    sha256 = {path: digest.sha256 for path, digest in digests.items()}
+    sha256 = {path: {place: str(one.sha256) for place, one in places.items()} for path, places in digests.items()}
     for path in kept_paths(lock):
-        sha256 |= {name: hashlib.sha256(content).hexdigest() for name, content in kept.committed(path).items()}
-    for path, digest in sorted(sha256.items()):
-        wrong = "" if entry.sha256.get(path) == digest else _wrong_file(entry, path, str(digest))
-        registry.add("entry", path, wrong)
+        contents = kept.committed(path)
+        sha256 |= {name: {"commit": hashlib.sha256(content).hexdigest()} for name, content in contents.items()}
+    for path, places in sorted(sha256.items()):
+        registry.add("entry", path, _wrong_file(entry, path, places))
 
 
 def verify_lineage(registry: Registry, entry: Entry, project: Project) -> None:
@@ -59,8 +61,8 @@ def verify_model(registry: Registry, decision: Decision, classifier: Path) -> No
     registry.add("signature", f"{path} of {MODEL_PATH}", wrong, size=classifier.stat().st_size)
 
 
-def verify_key(registry: Registry, decision: Decision, key: Path) -> None:
-    """Check that a key got elsewhere is the one that signed a decision.
+def verify_key(registry: Registry, key: Path) -> None:
+    """Check that a key got elsewhere is the one that signed decision 1, on which all keys that count depend.
 
     Raises:
         PawlineError: It is no public key.
@@ -71,16 +73,17 @@ def verify_key(registry: Registry, decision: Decision, key: Path) -> None:
         raise PawlineError(f"{key}: {error.strerror}: --registry-key takes a public key in PEM") from error
     except PawlineError as error:
         raise PawlineError(f"{key} is no public key in PEM: --registry-key takes one") from error
-    wrong = (
-        "" if fingerprint == decision.key else f"decision {decision.number} was signed by {decision.key}, another key"
-    )
+    wrong = "" if fingerprint == registry.root else f"decision 1 is not signed with it, but with {registry.root}"
     registry.add("signature", f"the given key {fingerprint[:12]}", wrong)
 
 
-def _wrong_file(entry: Entry, path: str, digest: str) -> str:
+def _wrong_file(entry: Entry, path: str, places: dict[str, str]) -> str:
+    """Say what is wrong with a file's SHA-256 in the places that have it; nothing if it is the entry's in all."""
     if path not in entry.sha256:
         return f"{entry.version} was registered without it"
-    return f"{entry.version} was registered with other bytes (SHA-256 {entry.sha256[path]}, here {digest})"
+    wrong = [f"in the {place} {digest}" for place, digest in places.items() if digest != entry.sha256[path]]
+    said = f"{entry.version} was registered with other bytes (SHA-256 {entry.sha256[path]}, {', '.join(wrong)})"
+    return said if wrong else ""
 
 
 def _comparable(lineage: Lineage) -> dict[str, Any]:

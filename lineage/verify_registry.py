@@ -1,7 +1,6 @@
 """The registry: its decisions, chained and signed, the files they name by SHA-256, and the tags that carry them out."""
 
 import hashlib
-import re
 import tempfile
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,11 +13,10 @@ from lineage.git_objects import CommitFiles, GitObjects, ObjectError
 from lineage.links import Kind, Link, Status
 from lineage.runs import ARTIFACT
 from registry import ledger, signing
-from registry.ledger import BRANCH, DECISIONS, KEYS, VERSIONS
+from registry.ledger import BRANCH, DECISIONS, KEYS, VERSIONS, decision_number, decision_path, shown, signature_path
 from registry.records import Decision, Entry
 from tasks.stage import PawlineError
 
-DECISION_FILE = re.compile(rf"{DECISIONS}(\d{{4,}})\.(json|sig)")
 NO_BRANCH = f"no branch `{BRANCH}` says who registered it: `git fetch origin {BRANCH}:{BRANCH}`"
 NO_EFFECT = "not there: `git fetch --tags`; if the decision was interrupted, `pawline promote` finishes it"
 
@@ -30,14 +28,22 @@ class Registry:
     Attributes:
         files: Every file of the branch that git could give, by path.
         decisions: Those that can be read, by number.
-        signed: The numbers of those that are in the chain and signed by the key they name.
+        keys: The fingerprints of the keys that count: that of decision 1, and those that a decision with a key that
+            counted before it added.
+        signed: The numbers of those that count: in the chain, and signed with a key that counted by then.
         links: What was found.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
     decisions: dict[int, Decision] = field(default_factory=dict)
+    keys: set[str] = field(default_factory=set)
     signed: set[int] = field(default_factory=set)
     links: list[Link] = field(default_factory=list)
+
+    @property
+    def root(self) -> str | None:
+        """The fingerprint of the key that signed decision 1, on which all others depend; None if nothing counts."""
+        return self.decisions[1].key if 1 in self.signed else None
 
     @property
     def forgotten(self) -> dict[str, str]:
@@ -47,9 +53,9 @@ class Registry:
         return {md5: f"decision {one.number}" for one in forgets for md5 in one.details.get("objects", [])}
 
     def registration(self, commit: str | None) -> Decision | None:
-        """Return the decision that made a commit a version, or None."""
+        """Return the decision that made a commit a version, one that counts if there is one, or None."""
         made = [one for one in self.decisions.values() if one.action == "register" and one.commit == commit]
-        return made[-1] if made else None
+        return max(made, key=lambda one: (one.number in self.signed, one.number), default=None)
 
     def key_path(self, decision: Decision) -> str:
         """Return where the registry has the public key that signed a decision."""
@@ -73,7 +79,7 @@ def read_registry(root: Path, objects: GitObjects) -> Registry:
     contents = {path: branch.read(path) for path in branch.list(".")}
     registry.files = {path: content for path, content in contents.items() if content is not None}
     registry.links += [
-        link.model_copy(update={"kind": "registry", "name": f"{BRANCH}:{link.name}"}) for link in branch.links
+        link.model_copy(update={"kind": "registry", "name": f"{BRANCH}:{shown(link.name)}"}) for link in branch.links
     ]
     _verify_decisions(registry)
     _verify_named(registry)
@@ -93,23 +99,31 @@ def _tip(root: Path, registry: Registry) -> str | None:
 
 
 def _verify_decisions(registry: Registry) -> None:
-    """Verify number, chain and signature of each decision."""
-    matches = [match for path in registry.files if (match := DECISION_FILE.fullmatch(path))]
-    numbers = sorted({int(match[1]) for match in matches})
+    """Verify number, chain and signature of each decision, and so which keys count for those after it."""
+    numbers = sorted({number for path in registry.files if (number := decision_number(path)) is not None})
     if numbers != list(range(1, len(numbers) + 1)):
         registry.add("registry", DECISIONS, f"the decisions are not numbered 1, 2, ...: {numbers}")
     previous: str | None = None
     for number in numbers:
-        path = ledger.decision_path(number)
+        path = decision_path(number)
         content = registry.files.get(path, b"")
         wrong = _read_decision(registry, number, content, previous)
         registry.add("decision", path, wrong, size=len(content))
         previous = hashlib.sha256(content).hexdigest()
         if number in registry.decisions:
-            unsigned = _check_signature(registry, registry.decisions[number], content)
-            registry.add("signature", f"{DECISIONS}{number:04}.sig", unsigned)
+            unsigned = _check_signature(registry, number, content)
+            registry.add("signature", signature_path(number), unsigned)
             if not wrong and not unsigned:
-                registry.signed.add(number)
+                _count(registry, number)
+
+
+def _count(registry: Registry, number: int) -> None:
+    """Let a decision count, and from the next one on the keys that it added."""
+    decision = registry.decisions[number]
+    registry.signed.add(number)
+    registry.keys |= {decision.key} | {
+        path.removeprefix(KEYS).removesuffix(".pem") for path in decision.files if path.startswith(KEYS)
+    }
 
 
 def _read_decision(registry: Registry, number: int, content: bytes, previous: str | None) -> str:
@@ -118,19 +132,22 @@ def _read_decision(registry: Registry, number: int, content: bytes, previous: st
         decision = Decision.model_validate_json(content)
     except ValidationError as error:
         return f"not what Pawline writes: {error.errors()[0]['msg']}"
-    registry.decisions[number] = decision
     if decision.number != number:
         return f"it calls itself decision {decision.number}"
+    registry.decisions[number] = decision
     if decision.previous != previous:
         return f"decision {number - 1} is not the one that it was made after (its SHA-256 is {previous})"
     return ""
 
 
-def _check_signature(registry: Registry, decision: Decision, content: bytes) -> str:
-    """Return what is wrong with a decision's signature, or nothing."""
-    path = registry.key_path(decision)
-    signature = registry.files.get(f"{DECISIONS}{decision.number:04}.sig")
-    return check_signature(content, signature, registry.files.get(path), fingerprint=decision.key)
+def _check_signature(registry: Registry, number: int, content: bytes) -> str:
+    """Return what is wrong with a decision's signature, or nothing; decision 1 says which key counts first."""
+    decision = registry.decisions[number]
+    signature, key = registry.files.get(signature_path(number)), registry.files.get(registry.key_path(decision))
+    wrong = check_signature(content, signature, key, fingerprint=decision.key)
+    if not wrong and number > 1 and decision.key not in registry.keys:
+        return f"made with the key {decision.key}, which no decision before it admitted that counts"
+    return wrong
 
 
 def check_signature(signed: bytes | Path, signature: bytes | None, key: bytes | None, *, fingerprint: str) -> str:
@@ -164,16 +181,15 @@ def _verify_named(registry: Registry) -> None:
     named: dict[str, str] = {}
     for number in sorted(registry.decisions):
         named = registry.decisions[number].files | named  # files are never changed: the first to name one is right
-    signatures = {f"{DECISIONS}{number:04}.sig" for number in registry.decisions}
-    decisions = set(map(ledger.decision_path, registry.decisions)) | signatures
+    decisions = {path(number) for number in registry.decisions for path in (decision_path, signature_path)}
     for path in sorted((registry.files.keys() | named.keys()) - decisions):
         content = registry.files.get(path)
-        if DECISION_FILE.fullmatch(path) and path.endswith(".json"):
+        if decision_number(path) is not None and path.endswith(".json"):
             continue  # it has a link that says why it cannot be read
         if content is None:
             registry.add("registry", path, "a decision added it, and it cannot be read from the branch")
-        elif path not in named:
-            registry.add("registry", path, "no decision added it")
+        elif path not in named or path.startswith(DECISIONS):
+            registry.add("registry", shown(path), "no decision added it")
         else:
             same = hashlib.sha256(content).hexdigest() == named[path]
             registry.add("registry", path, "" if same else "not the bytes that a decision added", size=len(content))
@@ -188,8 +204,9 @@ def _tags(root: Path) -> dict[str, str]:
 
 
 def _verify_tags(registry: Registry, objects: GitObjects, tags: dict[str, str]) -> None:
-    """Compare each tag with the decision that made it."""
-    made = {one.tag: one for one in registry.decisions.values() if one.tag is not None}
+    """Compare each tag with the decision that made it: one that counts, if several claim it."""
+    claims = sorted(registry.decisions.values(), key=lambda one: one.number in registry.signed)
+    made = {one.tag: one for one in claims if one.tag is not None}
     for tag in sorted(made.keys() | tags.keys()):
         if tag not in made:
             registry.add("tag", tag, f"no decision made it: `git tag --delete {tag}`")
@@ -209,8 +226,10 @@ def _verify_tag(registry: Registry, objects: GitObjects, object_id: str, decisio
         registry.add("tag", name, f"{error}: `git fetch --tags` (a shallow clone: --unshallow)", status=error.status)
         return
     wrong = ""
-    digest = hashlib.sha256(registry.files.get(ledger.decision_path(decision.number), b"")).hexdigest()
-    if tag.kind != "tag" or not tag.content.startswith(_tag_header(decision)):
+    digest = hashlib.sha256(registry.files.get(decision_path(decision.number), b"")).hexdigest()
+    if decision.number not in registry.signed:
+        wrong = f"made by decision {decision.number}, which does not count"
+    elif tag.kind != "tag" or not tag.content.startswith(_tag_header(decision)):
         wrong = f"not the tag that decision {decision.number} made, which points to {decision.commit}"
     elif digest.encode() not in tag.content:
         wrong = f"made by another decision {decision.number} than the branch has"

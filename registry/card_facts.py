@@ -153,7 +153,7 @@ def _near_duplicates(run: CardRun) -> str:
 def _balance(counts: CountsRecord) -> str:
     """Compare the largest and the smallest class of the training split."""
     train = counts.splits["train"]
-    largest, smallest = (choose(counts.labels, key=lambda label: train.get(label, 0)) for choose in (max, min))
+    smallest, *_, largest = sorted(counts.labels, key=lambda label: train.get(label, 0))
     if not train.get(smallest):
         return f"{smallest} has no training images."
     ratio = train[largest] / train[smallest]

@@ -8,14 +8,13 @@ from registry.records import Action, Decision
 from tasks.stage import PawlineError
 
 
-def promote(project: Project, version: Run, *, reason: str, new_key: bool = False) -> Decision | None:
+def promote(project: Project, version: Run, *, reason: str) -> Decision | None:
     """Make a version the champion. The work tree is left alone.
 
     Args:
         project: The checkout.
         version: A registered version.
         reason: Why, in the decider's words; may be empty.
-        new_key: Admit a signing key that the registry does not know.
 
     Returns:
         The decision; None if that version is the champion already.
@@ -24,17 +23,16 @@ def promote(project: Project, version: Run, *, reason: str, new_key: bool = Fals
         PawlineError: It is no version, or the decision cannot be made.
     """
     with deciding(project):
-        return _make_champion(project, version, "promote", reason, new_key=new_key)
+        return _make_champion(project, version, "promote", reason)
 
 
-def rollback(project: Project, *, to: Run | None, reason: str, new_key: bool = False) -> Decision | None:
+def rollback(project: Project, *, to: Run | None, reason: str) -> Decision | None:
     """Make an earlier champion the champion again. The work tree is left alone.
 
     Args:
         project: The checkout.
         to: Which; None is the one before the current one.
         reason: Why, in the decider's words; may be empty.
-        new_key: Admit a signing key that the registry does not know.
 
     Returns:
         The decision: an interrupted rollback that was just finished, if there was one and `to` is None. None if `to` is
@@ -54,7 +52,7 @@ def rollback(project: Project, *, to: Run | None, reason: str, new_key: bool = F
         if name not in line:
             raise PawlineError(f"{name} was no champion before this one: `pawline promote {name}` makes it one")
         target = to or _version(load(project.root), name)
-        return _make_champion(project, target, "rollback", reason, new_key=new_key)
+        return _make_champion(project, target, "rollback", reason)
 
 
 def finish_pending(project: Project) -> list[Decision]:
@@ -78,7 +76,7 @@ def champions(book: Ledger) -> list[str]:
     return line
 
 
-def _make_champion(project: Project, version: Run, action: Action, reason: str, *, new_key: bool) -> Decision | None:
+def _make_champion(project: Project, version: Run, action: Action, reason: str) -> Decision | None:
     book = load(project.root)
     if book.entry(version.name) is None:
         raise PawlineError(f"{version.name} is no version: `pawline models` lists them, `pawline register` makes one")
@@ -86,7 +84,7 @@ def _make_champion(project: Project, version: Run, action: Action, reason: str, 
     if current is not None and current.name == version.name:
         return None
     tag = f"{ARTIFACT}#{CHAMPION}#{_next_number(project)}"
-    key = load_key(book, new_key=new_key)
+    key = load_key(book)
     details = {"before": None if current is None else current.name}
     return decide(book, Plan(action, version.name, version.commit, tag, reason, details=details), key)
 

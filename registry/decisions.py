@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from lineage import git
+from lineage.git_objects import GitObjects
 from lineage.runs import Project
-from registry import branch, ledger, signing
-from registry.ledger import DECISIONS, KEYS, Ledger
+from lineage.verify_registry import read_registry
+from registry import branch, signing
+from registry.ledger import KEYS, Ledger, decision_path, load, signature_path
 from registry.records import Action, Decision
 from registry.signing import SigningKey
 from tasks.stage import PawlineError
 
 LOCK_PATH = Path(".dvc/tmp/pawline-registry.lock")  # beside DVC's own locks, ignored by git
+
+SHOWN_DIGITS = 8  # of a key
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +59,8 @@ def deciding(project: Project) -> Iterator[list[Decision]]:
         The decisions that were finished.
 
     Raises:
-        PawlineError: There is no registry to write to here, or an interrupted decision cannot be finished.
+        PawlineError: There is no registry to write to here, something in it does not count, or an interrupted decision
+            cannot be finished.
     """
     check_place(project)
     path = project.root / LOCK_PATH
@@ -70,7 +75,7 @@ def deciding(project: Project) -> Iterator[list[Decision]]:
         except BlockingIOError:
             logger.info("another decision is being made: waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
-        yield _finish(ledger.load(project.root))
+        yield _finish(load(project.root))
 
 
 def check_place(project: Project) -> None:
@@ -91,24 +96,45 @@ def check_place(project: Project) -> None:
         )
 
 
-def load_key(book: Ledger, *, new_key: bool) -> SigningKey:
-    """Return the user's key, if it may sign here.
+def load_key(book: Ledger) -> SigningKey:
+    """Return the user's key, if it counts here: the first to decide needs no admission.
 
     Args:
-        book: The registry.
-        new_key: Admit a key that the registry does not know.
+        book: The registry as `deciding` left it.
 
     Raises:
-        PawlineError: It may not, or there is none.
+        PawlineError: It does not, or there is none.
     """
     key = signing.load_key()
-    if book.keys and key.fingerprint not in book.keys and not new_key:
-        known = ", ".join(f"{name[:12]}..." for name in book.keys)
+    if book.keys and key.fingerprint not in book.keys:
+        known = " or ".join(f"{name[:SHOWN_DIGITS]}..." for name in book.keys)
         raise PawlineError(
-            f"your key {key.path} ({key.fingerprint[:12]}...) is not among the registry's ({known}): "
-            f"use one of them by {signing.KEY_VARIABLE}=FILE, or admit yours by --new-key"
+            f"this registry is signed with the key {known}, and yours is {key.fingerprint[:SHOWN_DIGITS]}...: whoever "
+            f"has it runs `pawline admit FILE` with your public key, {key.public_path}; {signing.KEY_VARIABLE}=FILE "
+            "names another of yours"
         )
     return key
+
+
+def admit(project: Project, public_pem: bytes, *, reason: str) -> Decision:
+    """Let another key sign from the next decision on.
+
+    Args:
+        project: The checkout.
+        public_pem: The public key, PEM.
+        reason: Why, in the decider's words; may be empty.
+
+    Raises:
+        PawlineError: It counts already or cannot sign here, or the user's own key does not count.
+    """
+    pem, fingerprint = signing.parse_public(public_pem)
+    with deciding(project):
+        book = load(project.root)
+        key = load_key(book)
+        if fingerprint in (key.fingerprint, *book.keys):
+            raise PawlineError(f"the key {fingerprint[:SHOWN_DIGITS]}... counts already: nothing to admit")
+        files = {f"{KEYS}{fingerprint}.pem": pem}
+        return decide(book, Plan("admit", None, None, None, reason, files, {"key": fingerprint}), key)
 
 
 def identity(root: Path) -> str:
@@ -145,9 +171,8 @@ def decide(book: Ledger, plan: Plan, key: SigningKey) -> Decision:
         added[f"{KEYS}{key.fingerprint}.pem"] = key.public_pem
     decision = _draft(book, plan, key, added)
     content = decision.model_dump_json(indent=2).encode() + b"\n"
-    signature = sign(content, f"{decision.number:04}.json", key)
-    added[ledger.decision_path(decision.number)] = content
-    added[f"{DECISIONS}{decision.number:04}.sig"] = signature
+    added[decision_path(decision.number)] = content
+    added[signature_path(decision.number)] = sign(content, f"{decision.number:04}.json", key)
     branch.append(book, added, _sentence(decision))
     _take_effect(book.root, decision, hashlib.sha256(content).hexdigest())
     return decision
@@ -183,11 +208,29 @@ def sign(content: bytes, name: str, key: SigningKey) -> bytes:
 def _finish(book: Ledger) -> list[Decision]:
     """Let decisions take effect whose tags are missing: interrupted here, or fetched without their tags."""
     unfinished = book.without_effect()
+    _check_all_count(book)
     for decision in unfinished:
         _check_commit(book.root, decision.commit, f"decision {decision.number}")
         _take_effect(book.root, decision, book.digest(decision))
         logger.info("finished decision %d, which had no effect yet: %s", decision.number, _sentence(decision))
     return unfinished
+
+
+def _check_all_count(book: Ledger) -> None:
+    """Make sure that nothing is decided on top of what somebody without a key put onto the branch."""
+    with GitObjects(book.root) as objects:
+        registry = read_registry(book.root, objects)
+    broken = [link for link in registry.links if not link.holds and link.kind in ("registry", "decision", "signature")]
+    for decision in book.decisions:
+        if decision.number not in registry.signed:
+            paths = (decision_path(decision.number), signature_path(decision.number))
+            why = next(link.detail for link in broken if link.name in paths)
+            raise PawlineError(
+                f"decision {decision.number} ({_sentence(decision)}) is not signed by a key that counts: `pawline "
+                f"verify`; {why}"
+            )
+    if broken:
+        raise PawlineError(f"{broken[0].name} of the registry: {broken[0].detail}: `pawline verify`")
 
 
 def _check_commit(root: Path, commit: str | None, what: str) -> None:

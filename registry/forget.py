@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lineage import lockfile
-from lineage.runs import Project
+from lineage.runs import Project, is_file
 from lineage.store import file_md5
 from registry import decisions, holders
 from registry.holders import Records, Row, Use
 from registry.ledger import Ledger
-from registry.places import Places, drop_run_cache
+from registry.places import Places, check_idle, drop_run_cache, temporary_workspaces
 from registry.records import Decision
 from registry.signing import SigningKey
 from tasks.raw import shard_paths
@@ -88,9 +88,8 @@ def digest_or_beginning(text: str, here: Path) -> str:
     Raises:
         PawlineError: It is neither.
     """
-    path = here / text
-    if path.is_file():
-        with path.open("rb") as file:
+    if is_file(str(here / text)):
+        with (here / text).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     if not BEGINNING.fullmatch(text.lower()):
         raise PawlineError(
@@ -136,7 +135,12 @@ def make_plan(project: Project, places: Places, book: Ledger, wanted: Sequence[s
 
 
 def delete(project: Project, places: Places, plan: Plan) -> dict[str, str]:
-    """Delete everything a plan has found; return the remotes that could not be reached, and why."""
+    """Delete everything a plan has found; return the remotes that could not be reached, and why.
+
+    Raises:
+        PawlineError: DVC is at work in this project (nothing was deleted), or its cache cannot be written to.
+    """
+    check_idle(project.root)
     unreachable = dict(places.unreachable)
     drop_run_cache(project.store, set(plan.holders))
     for copy in plan.copies:
@@ -211,7 +215,7 @@ def _sources(records: Records, uses: list[Use]) -> list[tuple[str, str]]:
 
 def _copies(root: Path, held_by: dict[str, str], rows: Collection[Row]) -> list[Path]:
     """Return the files of the workspace, and of experiments' temporary ones, that hold photos."""
-    folders = [root, *sorted(path.parent for path in root.glob(".dvc/tmp/exps/*/*/dvc.yaml"))]
+    folders = [root, *temporary_workspaces(root)]
     named = [folder / path for folder in folders for path in sorted(set(held_by.values()))]
     copies = [path for path in named if path.is_file() and file_md5(path) in held_by]
     raw = [path for folder in folders for path in shard_paths(folder / holders.RAW) if path not in copies]

@@ -21,7 +21,7 @@ from lineage.lockfile import Lock
 from lineage.runs import Project, Run, all_runs
 from lineage.store import Store
 from lineage.tables import read_columns
-from registry.places import run_cache_entries
+from registry.places import as_dvc_writes, run_cache_entries
 
 RAW, IMAGES, TFRECORDS, FEATURES, REPORT = (
     "data/raw",
@@ -104,7 +104,8 @@ def read_records(project: Project) -> Records:
         content = entry.read_bytes()
         if sum(path.encode() in content for path in PATHS) > 1:  # one path alone links nothing
             raw = lockfile.load_yaml(content, origin=str(entry))
-            pairs.append([(path["path"], path.get("md5", "")) for path in (*raw.get("deps", []), *raw["outs"])])
+            with as_dvc_writes(str(entry)):
+                pairs.append([(path["path"], path.get("md5", "")) for path in (*raw.get("deps", []), *raw["outs"])])
     steps = {frozenset((path, md5) for path, md5 in step if path in PATHS) for step in pairs}
     return Records(runs, [dict(step) for step in sorted(steps, key=sorted) if step])
 

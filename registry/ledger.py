@@ -5,6 +5,7 @@ The branch holds `decisions/0001.json` and `.sig`, `versions/v1.0.0/` (entry.jso
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +14,13 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from lineage import git
-from lineage.runs import ARTIFACT
+from lineage.runs import ARTIFACT, REGISTRY
 from registry.records import Decision, Entry
 from tasks.stage import PawlineError
 
-BRANCH = "registry"
+BRANCH = REGISTRY
 DECISIONS, VERSIONS, KEYS = "decisions/", "versions/", "keys/"
+DECISION_FILE = re.compile(rf"{DECISIONS}([0-9]{{4,18}})\.(json|sig)")
 Parsed = TypeVar("Parsed", Decision, Entry)
 
 
@@ -45,8 +47,9 @@ class Ledger:
         """Every file of the registry, by its path: mode, type and id, as `git ls-tree` and `git mktree` have them."""
         if self.tip is None:
             return {}
-        listed = git.git(self.root, "ls-tree", "-r", "-z", "--full-tree", self.tip).decode()
-        pairs = (line.split("\t", 1) for line in listed.split("\0") if line)
+        listed = git.git(self.root, "ls-tree", "-r", "-z", "--full-tree", self.tip)
+        names = listed.decode(errors="surrogateescape")  # git takes names that are no UTF-8
+        pairs = (line.split("\t", 1) for line in names.split("\0") if line)
         return {path: described for described, path in pairs}
 
     @property
@@ -61,11 +64,22 @@ class Ledger:
         Raises:
             PawlineError: One is missing or is not what Pawline writes.
         """
-        names = [name for name in self.files if name.startswith(DECISIONS) and name.endswith(".json")]
-        decisions = [_parse(Decision, name, content) for name, content in self._contents(names).items()]
-        decisions.sort(key=lambda decision: decision.number)
-        if [decision.number for decision in decisions] != list(range(1, len(names) + 1)):
+        names = [name for name in self.files if name.startswith(DECISIONS)]
+        strange = next((name for name in names if decision_number(name) is None), None)
+        if strange is not None:
+            raise PawlineError(f"tampered: {shown(strange)} of the registry is no decision's file; `pawline verify`")
+        count = sum(name.endswith(".json") for name in names)
+        paths = [decision_path(number) for number in range(1, count + 1)]
+        if not set(paths) <= set(names):
             raise PawlineError("tampered: the registry's decisions are not numbered 1, 2, ...; `pawline verify`")
+        contents = self._contents(paths)
+        decisions = [_parse(Decision, name, content) for name, content in contents.items()]
+        for number, decision in enumerate(decisions, start=1):
+            if decision.number != number:
+                raise PawlineError(
+                    f"tampered: {decision_path(number)} of the registry calls itself decision {decision.number}; "
+                    "`pawline verify`"
+                )
         return decisions
 
     def digest(self, decision: Decision) -> str:
@@ -74,7 +88,7 @@ class Ledger:
 
     @property
     def keys(self) -> list[str]:
-        """The fingerprints of the keys that may sign."""
+        """The fingerprints of the keys that may sign, once it is checked that all decisions count."""
         return [name[len(KEYS) : -len(".pem")] for name in self.files if name.startswith(KEYS)]
 
     def entry(self, version: str) -> Entry | None:
@@ -112,6 +126,23 @@ class Ledger:
 def decision_path(number: int) -> str:
     """Return where a decision lies in the registry."""
     return f"{DECISIONS}{number:04}.json"
+
+
+def signature_path(number: int) -> str:
+    """Return where a decision's signature lies in the registry."""
+    return f"{DECISIONS}{number:04}.sig"
+
+
+def decision_number(path: str) -> int | None:
+    """Return the decision whose file or signature a path of the registry is; None for any other spelling."""
+    match = DECISION_FILE.fullmatch(path)
+    number = 0 if match is None else int(match[1])
+    return number if number and path in (decision_path(number), signature_path(number)) else None
+
+
+def shown(path: str) -> str:
+    """Return a path as it can be printed, whatever bytes somebody gave it."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def load(root: Path) -> Ledger:

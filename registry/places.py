@@ -1,6 +1,9 @@
 """The places that hold a project's objects, DVC's cache and its remotes: what is in them, and taking it out."""
 
+import json
+import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,6 +16,10 @@ from tasks.stage import PawlineError
 
 CACHE = "cache"
 OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
+DVC_TMP = Path(".dvc/tmp")
+EXPERIMENTS = DVC_TMP / "exps"  # DVC runs experiments outside of the workspace below it
+WRITING_SECONDS = 1.0  # DVC writes these files anew in place, and a reader may find one half written
+CLOCK_SECONDS = 60.0  # that a process's start and a file's time may be apart by: systems know the start roughly
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,7 @@ def opened(store: Store) -> Iterator[Places]:
         with dvc_errors():
             repo = stack.enter_context(Repo(str(store.root)))
             stack.enter_context(repo.lock)
+        check_idle(store.root)
         remotes, unreachable = [], {}
         for name in store.remotes:
             try:
@@ -104,6 +112,25 @@ def opened(store: Store) -> Iterator[Places]:
                 unreachable[name] = str(error).removesuffix("; `dvc status` says more")
         store.remotes = [remote.name for remote in remotes]
         yield Places(Place(CACHE, repo.cache.local), remotes, unreachable)
+
+
+def check_idle(root: Path) -> None:
+    """Make sure that no DVC command is in the middle of something in this project.
+
+    DVC lets its lock go while a stage's command runs, and an experiment outside of the workspace does not hold it.
+
+    Raises:
+        PawlineError: One is; it is named.
+    """
+    for pid, since in _workers(root):
+        command = _living(pid, since)
+        if command is not None:
+            raise PawlineError(f"{command} is at work here (pid {pid}): wait for it to end and run this again")
+
+
+def temporary_workspaces(root: Path) -> list[Path]:
+    """Return the folders in which DVC runs experiments outside of the workspace, or was when it was killed."""
+    return sorted(Path(folder) for folder, _, names in os.walk(root / EXPERIMENTS) if "dvc.yaml" in names)
 
 
 def is_shared(store: Store) -> bool:
@@ -135,11 +162,27 @@ def run_cache_entries(store: Store) -> list[Path]:
 def named_objects(content: bytes, *, origin: str) -> dict[str, str]:
     """Return what a dvc.lock, a .dvc file or an entry of the run cache says was written: md5 to path."""
     raw = lockfile.load_yaml(content, origin=origin)
-    written = [
-        *raw.get("outs", []),
-        *(out for stage in raw.get("stages", {}).values() for out in stage.get("outs", [])),
-    ]
-    return {out["md5"]: out["path"] for out in written if "md5" in out}
+    with as_dvc_writes(origin):
+        written = [
+            *raw.get("outs", []),
+            *(out for stage in raw.get("stages", {}).values() for out in stage.get("outs", [])),
+        ]
+        objects = {out["md5"]: str(out["path"]) for out in written if "md5" in out}
+        strange = [md5 for md5 in objects if not OBJECT.fullmatch(md5)]
+        if strange:
+            raise ValueError(strange[0])
+    return objects
+
+
+@contextmanager
+def as_dvc_writes(origin: str) -> Iterator[None]:
+    """Turn the errors of taking a file of DVC's apart into one line that names it."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise PawlineError(
+            f"{origin} is not what DVC writes ({error!r}): bring it back from git, or delete it if git has it not"
+        ) from error
 
 
 def files_within(store: Store, md5: str) -> list[str]:
@@ -161,3 +204,53 @@ def _open_remote(repo: Any, name: str) -> Place:  # noqa: ANN401 - DVC ships no 
         except FileNotFoundError:
             raise PawlineError(f"{where} is not there") from None
     return Place(name, odb)
+
+
+def _workers(root: Path) -> Iterator[tuple[int, float]]:
+    """Yield the processes that DVC's files name, and when the file last changed; most of them ended long ago."""
+    experiments = root / EXPERIMENTS
+    files = [Path(folder, name) for folder, _, names in os.walk(experiments) for name in names]
+    for path in [root / DVC_TMP / "rwlock", *files]:
+        # Who locked a temporary workspace works on it until it is gone, between and after its stages too.
+        is_lock = path.name == "rwlock" or path.parts[-3:] == (*DVC_TMP.parts, "lock")
+        # Runs in the workspace, queued runs, and who works through the queue.
+        is_command = path.suffix == ".json" and path.relative_to(experiments).parts[0] in ("run", "celery")
+        if is_lock or is_command:
+            yield from _read_pids(path)
+
+
+def _read_pids(path: Path) -> list[tuple[int, float]]:
+    """Return the processes that one of DVC's files names: a lock, who reads and writes what, or a started command."""
+    latest = time.monotonic() + WRITING_SECONDS
+    while True:
+        try:
+            content, changed = json.loads(path.read_bytes()), path.stat().st_mtime
+            break
+        except FileNotFoundError:
+            return []
+        except ValueError as error:
+            if time.monotonic() > latest:
+                raise PawlineError(f"{path} is not what DVC writes: delete it if no DVC command is at work") from error
+            time.sleep(WRITING_SECONDS / 20)
+    with as_dvc_writes(str(path)):
+        if isinstance(content, int):
+            return [(content, changed)]
+        if "pid" in content:
+            return [(content["pid"], changed)] if content["returncode"] is None else []
+        readers = [info for each in content.get("read", {}).values() for info in each]
+        return [(info["pid"], changed) for info in (*content.get("write", {}).values(), *readers)]
+
+
+def _living(pid: int, since: float) -> str | None:
+    """Return the command of a process; None if it has ended, or if its id is another's who started later."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid).as_dict(["cmdline", "create_time", "status"])
+    except psutil.NoSuchProcess:
+        return None
+    if process["status"] == psutil.STATUS_ZOMBIE or process["create_time"] > since + CLOCK_SECONDS:
+        return None
+    words = [word for word in process["cmdline"] or ["a process"] if word != "-m"]
+    program, *arguments = words[1:] if len(words) > 1 and Path(words[0]).name.startswith("python") else words
+    return " ".join([Path(program).name, *arguments])

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from lineage.records import Lineage, Record
 
 ENTRY_SCHEMA: Literal["pawline/version/1"] = "pawline/version/1"
-Action = Literal["register", "promote", "rollback", "forget", "certify"]
+Action = Literal["register", "promote", "rollback", "forget", "certify", "admit"]
 
 
 class Entry(Record):
@@ -35,7 +35,7 @@ class Decision(Record):
         number: 1, 2, ...
         previous: SHA-256 of the file of the decision before; None for the first.
         action: What was decided.
-        version: About which version; None for `forget`.
+        version: About which version; None for `forget` and `admit`.
         commit: The version's commit.
         tag: The git tag that carries it out, in the convention of GTO; None if it needs none.
         by: Name and address, as git knows them.

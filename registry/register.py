@@ -19,14 +19,13 @@ from registry.signing import SigningKey
 from tasks.stage import PawlineError
 
 
-def register(project: Project, run: Run, *, reason: str, new_key: bool = False) -> Decision:
+def register(project: Project, run: Run, *, reason: str) -> Decision:
     """Make a run the next version.
 
     Args:
         project: The checkout.
         run: The run; the workspace counts as HEAD if everything is committed.
         reason: Why, in the decider's words; may be empty.
-        new_key: Admit a signing key that the registry does not know.
 
     Returns:
         The decision; one that was interrupted before, if that was about this very run.
@@ -41,10 +40,10 @@ def register(project: Project, run: Run, *, reason: str, new_key: bool = False) 
                 return decision
         known = find_registered(project, commit)
         if known is not None:
-            raise PawlineError(f"{run.name} is registered already: it is {known.name}")
+            raise PawlineError(f"{run.name} is registered already: it is the run of {known.name}")
         book = load(project.root)
         identity(project.root)  # what is missing shows before anything is read
-        key = load_key(book, new_key=new_key)
+        key = load_key(book)
         version = next_version(project, book)
         sha256 = hash_run(project, Run(run.name, run.kind, commit))
         files = _describe(project, Run(version, "version", commit), sha256, key)
@@ -53,8 +52,12 @@ def register(project: Project, run: Run, *, reason: str, new_key: bool = False) 
 
 
 def find_registered(project: Project, commit: str) -> Run | None:
-    """Return the version of a commit, or None."""
-    return next((version for version in versions(project) if version.commit == commit), None)
+    """Return the version of a commit, or of an earlier one with the same dvc.lock and so the same run; or None."""
+    lock = git.read_file(project.root, commit, "dvc.lock")
+    known = versions(project)
+    same = [version for version in known if version.commit == commit]
+    same += [version for version in known if project.read(version, "dvc.lock") == lock]
+    return same[0] if same else None
 
 
 def committed(project: Project, run: Run) -> str:

@@ -2,12 +2,23 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from lineage import git, lockfile
-from lineage.runs import ARTIFACT, Project, experiments
-from registry.places import Place, Places, drop_run_cache, files_within, is_shared, named_objects, run_cache_entries
+from lineage.runs import ARTIFACT, THE_REST, Project, experiments
+from registry import ledger
+from registry.places import (
+    Place,
+    Places,
+    check_idle,
+    drop_run_cache,
+    files_within,
+    is_shared,
+    named_objects,
+    run_cache_entries,
+)
 from tasks.stage import PawlineError
 
 WORKSPACE = "workspace"
@@ -74,6 +85,8 @@ def make_plan(project: Project, places: Places, *, drop_experiments: bool = Fals
             f"the cache is {project.store.cache_dir}, outside of this project, where other projects may keep objects: "
             "`dvc gc --workspace --all-branches --all-tags --all-experiments --projects OTHER` knows of them"
         )
+    if project.has_history and git.is_shallow(project.root):
+        raise PawlineError(f"what is needed cannot be told: {THE_REST}")
     freed = [places.cache, *([_find_remote(places, remote)] if remote else [])]
     keepers = find_keepers(project, drop_experiments=drop_experiments, with_remote_branches=remote is not None)
     needed = {md5 for keeper in keepers for md5 in keeper.md5s}
@@ -85,7 +98,11 @@ def carry_out(project: Project, places: Places, plan: Plan) -> int:
     """Delete what a plan frees; return how many entries of DVC's run cache went with it.
 
     Interrupted, it leaves what the next plan frees.
+
+    Raises:
+        PawlineError: DVC is at work in this project; nothing was deleted.
     """
+    check_idle(project.root)
     dropped = drop_run_cache(project.store, set(plan.free[places.cache.name]))
     for place in places.all:
         place.delete(plan.free.get(place.name, {}))
@@ -93,10 +110,11 @@ def carry_out(project: Project, places: Places, plan: Plan) -> int:
 
 
 def find_keepers(project: Project, *, drop_experiments: bool, with_remote_branches: bool) -> list[Keeper]:
-    """Return who needs what: the workspace, HEAD, every tag and branch, and experiments unless they are dropped.
+    """Return who needs what: the workspace, HEAD, every version, tag and branch, and experiments unless dropped.
 
     Raises:
-        PawlineError: There is no git repository, or the list of a needed folder's files is nowhere.
+        PawlineError: There is no git repository, the registry cannot be read, or a registered commit or the list of a
+            needed folder's files is nowhere.
     """
     if not project.has_history:
         raise PawlineError("there is no git repository here: `dvc gc --workspace` keeps what the workspace needs")
@@ -119,10 +137,11 @@ def describe(project: Project, md5s: dict[str, int]) -> list[Lot]:
         if len(labels) == len(md5s):
             break
         if any(md5.encode() in content for md5 in md5s.keys() - labels.keys()):  # parsing takes longer
-            for named, path in named_objects(content, origin=owner).items():
-                for md5 in (named, *files_within(project.store, named)):
-                    if md5 in md5s:
-                        labels.setdefault(md5, f"{path} of {owner}")
+            with suppress(PawlineError):  # a damaged record of the past tells nothing, and nothing hangs on it
+                for named, path in named_objects(content, origin=owner).items():
+                    for md5 in (named, *files_within(project.store, named)):
+                        if md5 in md5s:
+                            labels.setdefault(md5, f"{path} of {owner}")
     sizes: dict[str, list[int]] = {}
     for md5, size in md5s.items():
         sizes.setdefault(labels.get(md5, "unknown: no commit names it"), []).append(size)
@@ -149,10 +168,26 @@ def _commits(project: Project, *, drop_experiments: bool, with_remote_branches: 
         name = ref.split("/", 2)[2].removeprefix(f"{ARTIFACT}@")
         if not name.startswith(f"{ARTIFACT}#"):  # the tag of a promotion: its version has one too
             called.append(name)
+    for version, commit in _registered(project):  # its tag may be missing: interrupted, or fetched without tags
+        if version not in commits.setdefault(commit, []):
+            commits[commit].append(version)
     for run in [] if drop_experiments else experiments(project):
         commits.setdefault(str(run.commit), []).append(run.name)
     commits.setdefault(str(git.find_commit(project.root, "HEAD")), [])
     return commits
+
+
+def _registered(project: Project) -> Iterator[tuple[str, str]]:
+    """Yield each version that the registry ever took in, and its commit."""
+    for decision in ledger.load(project.root).decisions:
+        if decision.action == "register":
+            commit = git.find_commit(project.root, str(decision.commit))
+            if commit is None:
+                raise PawlineError(
+                    f"nothing is deleted: {decision.version} needs what its commit {str(decision.commit)[:10]} names, "
+                    "which is not here: `git fetch --tags`, in a shallow clone with --unshallow"
+                )
+            yield str(decision.version), commit
 
 
 Files = list[tuple[str, bytes]]  # name, for an error, and content

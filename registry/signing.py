@@ -47,6 +47,11 @@ class SigningKey:
     public_pem: bytes
     fingerprint: str
 
+    @property
+    def public_path(self) -> Path:
+        """The public key beside the private one, to be given to others."""
+        return self.path.with_name(f"{self.path.stem}.pub.pem")
+
 
 def load_key() -> SigningKey:
     """Return the user's key: of `PAWLINE_SIGNING_KEY`, else of the user's configuration, made at first use.
@@ -69,8 +74,27 @@ def load_key() -> SigningKey:
         raise PawlineError(
             f"{error.filename}: {error.strerror}: a signing key belongs there, readable by you"
         ) from error
-    private = _parse_private(content, path)
-    return SigningKey(path, _public_pem(private), fingerprint(_public_pem(private)))
+    public = _public_pem(_parse_private(content, path).public_key())
+    key = SigningKey(path, public, fingerprint(public))
+    _keep_public(key)
+    return key
+
+
+def parse_public(content: bytes) -> tuple[bytes, str]:
+    """Return a public key in PEM, without what else was in the file, and its fingerprint.
+
+    Raises:
+        PawlineError: It is none that verifies signatures here.
+    """
+    try:
+        public = load_pem_public_key(content)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise PawlineError(
+            "that is no public key in PEM: `openssl pkey -in KEY.pem -pubout -out FILE` writes that of a private key"
+        ) from error
+    if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, CURVE):
+        raise PawlineError(f"that is a key of another kind, and decisions are signed with EC P-256: {MAKE_ONE}")
+    return _public_pem(public), fingerprint(_public_pem(public))
 
 
 def fingerprint(public_pem: bytes) -> str:
@@ -148,5 +172,16 @@ def _parse_private(content: bytes, path: Path) -> ec.EllipticCurvePrivateKey:
     return private
 
 
-def _public_pem(private: ec.EllipticCurvePrivateKey) -> bytes:
-    return private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+def _public_pem(public: ec.EllipticCurvePublicKey) -> bytes:
+    return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _keep_public(key: SigningKey) -> None:
+    """Write the public key beside the private one, where that is possible: signing does not need it."""
+    path = key.public_path
+    try:
+        if path.is_file() and path.read_bytes() == key.public_pem:
+            return
+        path.write_bytes(key.public_pem)
+    except OSError as error:
+        logger.info("%s: %s: your public key is not kept there", path, error.strerror)

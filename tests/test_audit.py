@@ -47,6 +47,22 @@ def test_from_a_run_to_a_champion_and_back(three_runs: Path, tmp_path: Path) -> 
     assert run(["dvc", "status"], three_runs).stdout == "source:\n\talways changed\n"
 
 
+def test_a_clone_fetches_what_a_version_needs_and_verifies_it(three_runs: Path, tmp_path: Path) -> None:
+    pawline("pawline register HEAD~1", three_runs)
+    pawline("pawline register", three_runs)
+    assert pawline("pawline push", three_runs, exit_code=1).startswith("error: no remote is configured")
+    add_remote = ["dvc", "remote", "add", "--default", "--local", "store", str(tmp_path / "store")]
+    run(add_remote, three_runs)
+    assert re.search(r"v1\.0\.0: \d+ files copied to store", pawline("pawline push", three_runs))
+    assert "v1.0.0: no files copied to store" in pawline("pawline push", three_runs)
+
+    clone = tmp_path / "clone"
+    run(["git", "clone", "--quiet", str(three_runs), str(clone)], tmp_path)
+    assert "MISSING" in pawline("pawline verify v1", clone, exit_code=1)
+    run(add_remote, clone)
+    assert "verified: v1.0.0" in pawline("pawline verify v1 --fetch", clone)
+
+
 def test_a_strangers_model_is_unknown(three_runs: Path, tmp_path: Path) -> None:
     stranger = tmp_path / "model.keras"
     stranger.write_bytes((three_runs / "models/classifier.keras").read_bytes() + b"\0")

@@ -38,13 +38,10 @@ def card_command(
       pawline card HEAD                     before it is registered
     """  # noqa: D301 - \b keeps the lines of the examples apart
     here = enter_project()
-    from lineage.runs import WORKSPACE, Project, champion, find_run
+    from lineage.runs import WORKSPACE, Project, champion, find_from
 
     project = Project(Path.cwd())
-    if what is None:
-        run = champion(project) or WORKSPACE
-    else:
-        run = find_run(project, str(here / what) if (here / what).is_file() else what)
+    run = champion(project) or WORKSPACE if what is None else find_from(project, what, here)
     markdown = _card_of(project, run)
     if out is None and html is None:
         typer.echo(markdown, nl=False)

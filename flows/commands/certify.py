@@ -17,7 +17,6 @@ def certify_command(
     what: Annotated[
         str | None, typer.Argument(metavar="WHAT", help="Which run. Default: that of the workspace.")
     ] = None,
-    new_key: Annotated[bool, typer.Option("--new-key", help="Admit your key to the registry.")] = False,
 ) -> None:
     """Rebuild a run from the photos, and compare every byte.
 
@@ -41,16 +40,16 @@ def certify_command(
     from lineage.reproduce import reproduce
 
     project = runs.Project(Path.cwd())
-    run = runs.find_run(project, str(here / what) if what and (here / what).is_file() else what)
+    run = runs.find_from(project, what, here)
     registered = _is_registered(project, run)
     if registered:
-        _check_key(project, run, new_key=new_key)
+        _check_key(project, run)
     with interruptible("nothing was certified, and nothing of the rebuild is left"):
         reproduction = reproduce(project, run, log=typer.echo)
     made = certificate.certify(project, run, reproduction)
     parts = [made.verdict, f"{made.seconds:.0f} s", f"certificate: {certificate.write(made, project.root)}"]
     if registered and made.identical:
-        parts.append(f"decision {_record(project, run, made, new_key=new_key)} of the registry")
+        parts.append(f"decision {_record(project, run, made)} of the registry")
     typer.echo("; ".join(parts))
     if not made.identical:
         raise typer.Exit(1)
@@ -63,26 +62,26 @@ def _is_registered(project: "Project", run: "Run") -> bool:
     return run.kind == "version" and ledger.load(project.root).entry(run.name) is not None
 
 
-def _check_key(project: "Project", run: "Run", *, new_key: bool) -> None:
+def _check_key(project: "Project", run: "Run") -> None:
     """Make sure, before minutes of work, that the certificate can be signed."""
     from registry import decisions, ledger
 
     try:
         decisions.check_place(project)
-        decisions.load_key(ledger.load(project.root), new_key=new_key)
+        decisions.load_key(ledger.load(project.root))
         decisions.identity(project.root)
     except PawlineError as error:
         raise PawlineError(f"{error}; `pawline certify {run.commit}` leaves the registry alone") from error
 
 
-def _record(project: "Project", run: "Run", made: "Certificate", *, new_key: bool) -> int:
+def _record(project: "Project", run: "Run", made: "Certificate") -> int:
     """Put the certificate on record as a signed decision; return its number."""
     from lineage.certificate import content
     from registry import decisions, ledger
 
     with decisions.deciding(project):
         book = ledger.load(project.root)
-        key = decisions.load_key(book, new_key=new_key)
+        key = decisions.load_key(book)
         folder = f"{ledger.VERSIONS}{run.name}/certificates/"
         number = sum(path.startswith(folder) for path in book.files) + 1
         plan = decisions.Plan(

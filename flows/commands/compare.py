@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.commands.models import NONE, cell, find, table
+from flows.commands.models import NONE, cell, table
 from flows.commands.shared import enter_project
 
 if TYPE_CHECKING:
     from lineage.records import Lineage
-    from lineage.runs import Project, Run
+    from lineage.runs import Project, Run, find_from
     from registry.ledger import Ledger
 
 
@@ -31,7 +31,7 @@ def compare_command(
 
     project = Project(Path.cwd())
     book = ledger.load(project.root) if project.has_history else ledger.Ledger(project.root)
-    one, two = (_lineage(project, book, find(project, here, what)) for what in (first, second))
+    one, two = (_lineage(project, book, find_from(project, what, here)) for what in (first, second))
     rows = [["", one.name, two.name], *_figure_rows(one, two), *_photo_rows(one, two), *_param_rows(one, two)]
     typer.echo(table(rows))
     typer.echo(f"next: `pawline lineage {first} {second}` compares them photo by photo and file by file")

@@ -1,12 +1,15 @@
 """`pawline forget`: delete photos and what was computed from them everywhere, and put that on record."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.commands.models import ReasonOption
 from flows.commands.shared import enter_project, interruptible
+from lineage.words import first_of, size
 
 if TYPE_CHECKING:
     from lineage.runs import Project, Run
@@ -17,15 +20,14 @@ if TYPE_CHECKING:
     from registry.signing import SigningKey
 
 FORGET_KEY = "data.forget"
-MOST_NAMES = 8  # of one list; the rest is counted
+_listed = partial(first_of, most=8)  # the rest is counted
 
 
 def forget_command(
     photos: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids, beginnings of ids, or files.")],
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why: a part of the record.")] = "",
+    reason: ReasonOption = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what there is, and change nothing.")] = False,
-    new_key: Annotated[bool, typer.Option("--new-key", help="Admit your key to the registry.")] = False,
 ) -> None:
     """Delete photos and what was computed from them, for good.
 
@@ -43,7 +45,7 @@ def forget_command(
     \b
     Examples:
       pawline forget 3fa9c1 --dry-run                           what there is
-      pawline forget ~/photo.jpg --reason 'request 2026-17'     a photo by its bytes
+      pawline forget ~/photo.jpg -m 'request 2026-17'           a photo by its bytes
       pawline forget 3fa9c1 77ab02 --yes                        two, unasked
     """  # noqa: D301 - \b keeps the lines of the examples apart
     here = enter_project()
@@ -61,7 +63,7 @@ def forget_command(
             places.opened(project.store) as opened,
         ):
             book = ledger.load(project.root)
-            key = None if dry_run else _load_key(book, new_key=new_key)
+            key = None if dry_run else _load_key(book)
             plan = forget.make_plan(project, opened, book, wanted)
             typer.echo("\n".join([*_photos(plan), *_uses(project, plan), *_holders(plan, opened)]))
             if key is None:
@@ -75,12 +77,12 @@ def forget_command(
         raise typer.Exit(1)
 
 
-def _load_key(book: "Ledger", *, new_key: bool) -> "SigningKey":
+def _load_key(book: "Ledger") -> "SigningKey":
     """Return the key that signs, if there is everything that a decision needs: nothing was deleted yet."""
     from registry import decisions
 
     decisions.identity(book.root)
-    return decisions.load_key(book, new_key=new_key)
+    return decisions.load_key(book)
 
 
 def _forget(
@@ -146,12 +148,11 @@ def _holders(plan: "Plan", places: "Places") -> Iterator[str]:
         if objects:
             folders = sorted({"/".join(plan.holders[md5].split("/")[:2]) for md5 in objects})
             where = "DVC's cache" if place == "cache" else f"the remote {place}"
-            size = _megabytes(sum(objects.values()))
-            yield f"  from {where}: {size} in {len(objects):,} objects of {_listed(folders)}"
+            yield f"  from {where}: {size(sum(objects.values()))} in {len(objects):,} objects of {_listed(folders)}"
     if plan.copies:
-        size = _megabytes(sum(path.stat().st_size for path in plan.copies))
+        taken = size(sum(path.stat().st_size for path in plan.copies))
         files = _listed([str(path.relative_to(Path.cwd())) for path in plan.copies])
-        yield f"  from the workspace: {size} in {len(plan.copies):,} files: {files}"
+        yield f"  from the workspace: {taken} in {len(plan.copies):,} files: {files}"
     yield "stays: models, and data/images.parquet and data/predictions.parquet (its id, path and figures, no pixels)"
 
 
@@ -176,12 +177,3 @@ def _name(run: "Run", champion: "Run | None") -> str:
     if champion is not None and run.name == champion.name:
         return f"{run.name} (champion)"
     return f"{run.kind} {run.name}" if run.kind in ("commit", "experiment") else run.name
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"

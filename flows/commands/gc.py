@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.commands.shared import enter_project, interruptible
+from lineage.words import size
 
 if TYPE_CHECKING:
     from lineage.runs import Project
@@ -66,9 +67,9 @@ def _kept(plan: "Plan") -> Iterable[str]:
     for keeper in plan.keepers:
         all_bytes, alone = plan.needs(keeper)
         absent = len(keeper.md5s - plan.here.keys())
-        others = f", of which {_megabytes(alone)} nothing else does" if len(plan.keepers) > 1 else ""
+        others = f", of which {size(alone)} nothing else does" if len(plan.keepers) > 1 else ""
         missing = f" ({absent} of its {len(keeper.md5s)} objects are not in the cache)" if absent else ""
-        lines.append(f"  {', '.join(keeper.names)} needs {_megabytes(all_bytes)}{others}{missing}")
+        lines.append(f"  {', '.join(keeper.names)} needs {size(all_bytes)}{others}{missing}")
     yield from _shortened(lines)
 
 
@@ -80,7 +81,7 @@ def _freed(project: "Project", plan: "Plan") -> Iterable[str]:
             yield f"goes from {'the cache' if place == 'cache' else f'the remote {place}'}:"
             lots = retention.describe(project, objects)
             yield from _shortened(
-                f"  {_megabytes(lot.bytes):>12}  {lot.objects:6,} object{'s' if lot.objects != 1 else ' '}  {lot.what}"
+                f"  {size(lot.bytes):>8}  {lot.objects:6,} object{'s' if lot.objects != 1 else ' '}  {lot.what}"
                 for lot in lots
             )
     yield f"together {_sum(plan)}"
@@ -95,8 +96,4 @@ def _shortened(lines: Iterable[str]) -> list[str]:
 
 def _sum(plan: "Plan") -> str:
     objects = sum(map(len, plan.free.values()))
-    return f"{_megabytes(sum(sum(sizes.values()) for sizes in plan.free.values()))} in {objects:,} objects"
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
+    return f"{size(sum(sum(sizes.values()) for sizes in plan.free.values()))} in {objects:,} objects"

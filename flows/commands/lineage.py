@@ -53,22 +53,22 @@ def lineage_command(
     if html is not None and html.suffix.lower() not in (".html", ".htm"):
         raise PawlineError(f"--html {html}: a page's name ends in .html, as in lineage.html")
     here = enter_project()
-    what, other = _at(here, what), _at(here, other)
+    what, other = _row_at(here, what), _row_at(here, other)
     _check(what, other, image, chosen)
     from lineage.runs import Project
 
     project = Project(Path.cwd())
     as_json = chosen == ["--json"]
     if other is not None:
-        _print_differences(project, what, other, as_json=as_json)
+        _print_differences(project, what, other, here, as_json=as_json)
     elif image is not None:
-        _print_photo(project, _find(project, what, quiet=as_json), image, as_json=as_json)
+        _print_photo(project, _find(project, what, here, quiet=as_json), image, as_json=as_json)
     elif what is not None and _is_row(what):
         _print_prediction(project, what, as_json=as_json)
     elif html is not None:
-        _write_page(_read(project, _find(project, what)), here / html)
+        _write_page(_read(project, _find(project, what, here)), here / html)
     else:
-        _print(_read(project, _find(project, what, quiet=bool(chosen))), chosen[0] if chosen else "")
+        _print(_read(project, _find(project, what, here, quiet=bool(chosen))), chosen[0] if chosen else "")
 
 
 def _check(what: str | None, other: str | None, image: str | None, chosen: list[str]) -> None:
@@ -85,24 +85,27 @@ def _check(what: str | None, other: str | None, image: str | None, chosen: list[
 
 def _is_row(what: str | None) -> bool:
     """Say whether WHAT names a row of a table; `classifier#champion#1` is a git tag."""
+    from lineage.runs import is_file
+
     table, mark, _ = (what or "").rpartition("#")
-    return bool(mark) and not Path(what or "").is_file() and (table.endswith(".parquet") or Path(table).is_file())
+    return bool(mark) and not is_file(what or "") and (table.endswith(".parquet") or is_file(table))
 
 
-def _at(here: Path, what: str | None) -> str | None:
-    """Return WHAT as seen from the project's folder: a file's name is meant from where the user stands."""
+def _row_at(here: Path, what: str | None) -> str | None:
+    """Return a row of a table with the table's whole name: the user named it from where they stand."""
+    from lineage.runs import is_file
+
     table, mark, row = (what or "").rpartition("#")
-    if what and (here / what).is_file():
-        return str(here / what)
-    return f"{here / table}#{row}" if mark and (here / table).is_file() else what
+    named = mark and is_file(str(here / table)) and not is_file(str(here / (what or "")))
+    return f"{here / table}#{row}" if named else what
 
 
-def _find(project: "Project", what: str | None, *, quiet: bool = False) -> "Run":
+def _find(project: "Project", what: str | None, here: Path, *, quiet: bool = False) -> "Run":
     """Return the run, and say whose file WHAT is if it is a file (on stderr if stdout is for a program)."""
-    from lineage.runs import find_run
+    from lineage.runs import find_from
     from lineage.tree import clean, short
 
-    run = find_run(project, what)
+    run = find_from(project, what, here)
     if run.found is not None:
         whose = f"the {run.name}" if run.commit is None else f"{run.name} ({short(run.commit)})"
         typer.echo(clean(f"this file is {run.found} of {whose}"), err=quiet)
@@ -170,10 +173,10 @@ def _write_page(lineage: "Lineage", path: Path) -> None:
     typer.echo(f"{path}: open it in a browser")
 
 
-def _print_differences(project: "Project", what: str | None, other: str | None, *, as_json: bool) -> None:
+def _print_differences(project: "Project", what: str | None, other: str | None, here: Path, *, as_json: bool) -> None:
     from lineage.differences import differences
 
-    found = differences(project, _find(project, what, quiet=as_json), _find(project, other, quiet=as_json))
+    found = differences(project, _find(project, what, here, quiet=as_json), _find(project, other, here, quiet=as_json))
     typer.echo(found.model_dump_json(indent=2) if as_json else "\n".join(found.lines()))
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from registry.ledger import Ledger
     from registry.records import Decision
 
-SHARE = "share it: `git push origin registry --tags` and `dvc push --all-tags`"
+SHARE = "share it: `git push origin registry --tags` and `pawline push`"
 GET = "`dvc artifacts get . classifier --stage champion` fetches it"
 UNDECIDED = (
     "nothing is half done: what was begun takes effect with the next `pawline promote`, `register` or `rollback`"
@@ -25,7 +25,6 @@ SHOWN_ID = 10  # characters of a commit or key: enough to tell them apart
 NONE = "-"
 
 ReasonOption = Annotated[str, typer.Option("--reason", "-m", metavar="TEXT", help="Why; it is kept with the decision.")]
-NewKeyOption = Annotated[bool, typer.Option("--new-key", help="Admit your signing key to the registry.")]
 
 
 def models_command(
@@ -67,7 +66,6 @@ def register_command(
         str | None, typer.Argument(metavar="WHAT", help="Which run. Default: that of the workspace, committed.")
     ] = None,
     reason: ReasonOption = "",
-    new_key: NewKeyOption = False,
 ) -> None:
     """Make a run the next version: v1.0.0, v2.0.0, ...
 
@@ -83,19 +81,18 @@ def register_command(
       pawline register HEAD~3
     """  # noqa: D301 - \b keeps the lines of the examples apart
     here = enter_project()
-    from lineage.runs import Project
+    from lineage.runs import Project, find_from
 
     project = Project(Path.cwd())
-    run = find(project, here, what)
+    run = find_from(project, what, here)
     with interruptible(UNDECIDED):
-        decision = _register(project, run, reason, new_key=new_key)
+        decision = _register(project, run, reason)
     typer.echo(f"next: `pawline promote {decision.version}`; {SHARE}")
 
 
 def promote_command(
     what: Annotated[str, typer.Argument(metavar="VERSION", help="Which version; another run is registered first.")],
     reason: ReasonOption = "",
-    new_key: NewKeyOption = False,
 ) -> None:
     """Make a version the champion.
 
@@ -108,19 +105,19 @@ def promote_command(
       pawline promote HEAD            register the last commit and promote it
     """  # noqa: D301 - \b keeps the lines of the examples apart
     here = enter_project()
-    from lineage.runs import Project
+    from lineage.runs import Project, find_from
     from registry import champion, decisions, register
 
     project = Project(Path.cwd())
     decisions.check_place(project)
     champion.finish_pending(project)
-    run = find(project, here, what)
+    run = find_from(project, what, here)
     with interruptible(UNDECIDED):
         version = run if run.kind == "version" else register.find_registered(project, register.committed(project, run))
         if version is None:
-            registered = _register(project, run, reason, new_key=new_key)
-            version = find(project, here, registered.version)
-        decision = champion.promote(project, version, reason=reason, new_key=new_key)
+            registered = _register(project, run, reason)
+            version = find_from(project, registered.version, here)
+        decision = champion.promote(project, version, reason=reason)
     typer.echo(_say_champion(version.name, decision))
 
 
@@ -129,7 +126,6 @@ def rollback_command(
         str | None, typer.Option(metavar="VERSION", help="An earlier champion. Default: the one before.")
     ] = None,
     reason: ReasonOption = "",
-    new_key: NewKeyOption = False,
 ) -> None:
     """Make an earlier champion the champion again.
 
@@ -141,32 +137,25 @@ def rollback_command(
       pawline rollback --to v1
     """  # noqa: D301 - \b keeps the lines of the examples apart
     here = enter_project()
-    from lineage.runs import Project
+    from lineage.runs import Project, find_from
     from registry import champion
 
     project = Project(Path.cwd())
     target = None
     if to is not None:
         champion.finish_pending(project)  # VERSION may be what an interrupted decision registered
-        target = find(project, here, to)
+        target = find_from(project, to, here)
     with interruptible(UNDECIDED):
-        decision = champion.rollback(project, to=target, reason=reason, new_key=new_key)
+        decision = champion.rollback(project, to=target, reason=reason)
     name = decision.version if decision is not None else target.name if target is not None else None
     typer.echo(_say_champion(name or "", decision))
 
 
-def find(project: "Project", here: Path, what: str | None) -> "Run":
-    """Return the run that the user means, a file being named from where they stand."""
-    from lineage.runs import find_run
-
-    return find_run(project, str(here / what) if what and (here / what).is_file() else what)
-
-
-def _register(project: "Project", run: "Run", reason: str, *, new_key: bool) -> "Decision":
+def _register(project: "Project", run: "Run", reason: str) -> "Decision":
     from registry.ledger import load
     from registry.register import register
 
-    decision = register(project, run, reason=reason, new_key=new_key)
+    decision = register(project, run, reason=reason)
     entry = load(project.root).entry(decision.version or "")
     accuracy = "" if entry is None else f", {_accuracy(entry.lineage)}"
     typer.echo(
@@ -201,7 +190,10 @@ def _version_rows(project: "Project", book: "Ledger") -> list[dict[str, Any]]:
     current = champion(project)
     registered = {decision.version: decision for decision in book.decisions if decision.action == "register"}
     forgotten = {
-        name for decision in book.decisions if decision.action == "forget" for name in decision.details["versions"]
+        name
+        for decision in book.decisions
+        if decision.action == "forget"
+        for name in decision.details.get("versions", [])
     }
     rows = []
     for version in reversed(versions(project)):
@@ -238,7 +230,9 @@ def _decision_row(decision: "Decision") -> dict[str, Any]:
         "number": decision.number,
         "date": decision.time,
         "decision": decision.action,
-        "version": decision.version,
+        "version": f"key {decision.details.get('key')!s:.{SHOWN_ID}}"
+        if decision.action == "admit"
+        else decision.version,
         "by": decision.by,
         "reason": decision.reason,
     }

@@ -40,4 +40,4 @@ def _log_to_terminal() -> None:
     for package in ("flows", "registry"):
         logger = logging.getLogger(package)
         logger.propagate = False
-        logger.addHandler(handler)
+        logger.handlers = [handler]  # instead of one for a terminal that is gone

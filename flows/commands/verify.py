@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.commands.shared import enter_project, interruptible
+from lineage.words import size as in_words
 
 if TYPE_CHECKING:
     from lineage.links import Link, Status
@@ -38,6 +39,7 @@ def verify_command(
     what: Annotated[
         str | None, typer.Argument(metavar="WHAT", help="Which run. Default: that of the workspace.")
     ] = None,
+    fetch: Annotated[bool, typer.Option("--fetch", help="Bring what is not here from the remotes first.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print every link as a JSON document instead.")] = False,
     reproduce: Annotated[
         bool, typer.Option("--reproduce", help="Rebuild everything from the photos, too, and compare the bytes.")
@@ -69,6 +71,7 @@ def verify_command(
       pawline verify v2                        a version, and its place in the registry
       pawline verify ~/Downloads/model.keras   the run that wrote this file
       pawline verify champion --registry-key team.pem
+      pawline verify v2 --fetch                in a clone that has not pulled
       pawline verify v2 --reproduce            rebuild it as well: takes as long as the run itself
     """  # noqa: D301 - \b keeps the lines of the examples apart
     here = enter_project()
@@ -76,10 +79,12 @@ def verify_command(
     from lineage.verify import verify
 
     project = runs.Project(Path.cwd())
-    run = runs.find_run(project, str(here / what) if what and (here / what).is_file() else what)
+    run = runs.find_from(project, what, here)
     started = time.monotonic()
     key = None if registry_key is None else here / registry_key
     with interruptible("nothing was changed"):
+        if fetch:
+            project.store.fetch_outputs(project.lock(run))
         found = verify(project, run, progress=True, registry_key=key)
         if not json_:
             typer.echo("\n".join(_table(found)))
@@ -126,7 +131,7 @@ def _table(found: list["Link"]) -> list[str]:
         size = sum(link.bytes for link in links)
         unit = _group(links[0])[1]
         count = f"{len(links):>5} {unit if len(links) > 1 else unit.removesuffix('s')}"
-        lines.append(f"{name:<12} {count:<16} {_size(size) if size else '':>10}  {_statuses(links)}".rstrip())
+        lines.append(f"{name:<12} {count:<16} {in_words(size) if size else '':>10}  {_statuses(links)}".rstrip())
         wrong = sorted((link for link in links if link.status != "verified"), key=lambda link: WORST.index(link.status))
         lines += [f"  {link.status.upper():<11} {link.name}: {link.detail}" for link in wrong[:LINES]]
         if len(wrong) > LINES:
@@ -147,7 +152,7 @@ def _statuses(links: list["Link"]) -> str:
 
 def _verdict(name: str, found: list["Link"], *, seconds: float) -> str:
     counts = Counter(link.status for link in found)
-    size = _size(sum(link.bytes for link in found))
+    size = in_words(sum(link.bytes for link in found))
     worst = [status for status in WORST[:3] if counts[status]]
     if worst:
         others = "".join(f", {counts[status]} {status}" for status in worst[1:])
@@ -156,11 +161,3 @@ def _verdict(name: str, found: list["Link"], *, seconds: float) -> str:
         forgotten = f", {counts['forgotten']} of them forgotten by decision" if counts["forgotten"] else ""
         verdict = f"verified: {name}, {len(found)} links{forgotten}"
     return f"{verdict}; {size} in {seconds:.1f} s"
-
-
-def _size(size: int) -> str:
-    """Return a size for people, in decimal units as DVC and disks have them."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} B"

@@ -78,6 +78,24 @@ def test_a_revision_is_found_or_not_and_never_an_option(project: Path) -> None:
     assert git.tags(project, "classifier@*") == ["classifier@v1.0.0"]
 
 
+def test_replacements_and_grafts_are_not_believed(project: Path) -> None:
+    first, second = commit(project, "Change"), commit(project, "Change again")
+    run(project, "tag", "--annotate", "--message", "x", "classifier@v1.0.0", first)
+    run(project, "tag", "--annotate", "--message", "x", "classifier@v2.0.0", second)
+    run(project, "replace", "refs/tags/classifier@v2.0.0", "refs/tags/classifier@v1.0.0")
+    assert run(project, "rev-parse", "classifier@v2.0.0^{commit}") == first
+    assert git.find_commit(project, "classifier@v2.0.0") == second
+    run(project, "replace", "--graft", second)
+    assert run(project, "log", "--format=%H") == second
+    assert git.find_commit(project, "HEAD~1") == first
+    run(project, "replace", "--delete", second)
+    (project.parent / ".git/info/grafts").write_text(f"{second}\n")
+    assert run(project, "log", "--format=%H") == second
+    assert git.find_commit(project, "HEAD~1") == first
+    with pytest.raises(PawlineError, match="unknown revision"):
+        git.git(project, "log", "HEAD~5")
+
+
 def test_a_folder_without_a_commit_is_no_repository(tmp_path: Path, project: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()

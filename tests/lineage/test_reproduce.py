@@ -218,6 +218,8 @@ def test_a_folder_is_compared_file_by_file(tmp_path: Path) -> None:
     (tmp_path / "out/sub").mkdir(parents=True)
     for name in ("same", "sub/changed", "new"):
         (tmp_path / "out" / name).write_text(name)
+    (tmp_path / "out/link").symlink_to("nowhere")  # DVC records files
+    (tmp_path / "out/empty").mkdir()
     recorded = {"same": "51037a4a37730f52c8732586d3aaa316", "sub/changed": "0" * 32, "gone": "1" * 32}
     out = LockedPath("out", "2" * 32 + ".dir", 0)
     assert compare_output(tmp_path, out, recorded).differing_files == ["out/gone", "out/new", "out/sub/changed"]

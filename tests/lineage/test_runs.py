@@ -5,7 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from lineage.runs import MODEL_PATH, WORKSPACE, Project, Run, all_runs, champion, experiments, find_run, versions
+from lineage.runs import (
+    MODEL_PATH,
+    WORKSPACE,
+    Project,
+    Run,
+    all_runs,
+    champion,
+    experiments,
+    find_from,
+    find_run,
+    is_file,
+    versions,
+)
 from lineage.store import file_md5
 from tasks.stage import PawlineError
 from tests.test_pipeline import run
@@ -84,6 +96,52 @@ def test_a_file_is_known_by_its_content_whatever_its_name(three_runs: Path, tmp_
     with pytest.raises(PawlineError, match=r"this is a shallow clone: `git fetch --unshallow --tags`"):
         find_run(Project(tmp_path / "shallow"), str(copy))
     assert commits(tmp_path / "shallow") == [third]
+
+
+def test_a_version_comes_before_a_file_and_a_file_before_all_else(three_runs: Path) -> None:
+    first, second, _ = commits(three_runs)
+    project, here = Project(three_runs), three_runs / "tasks"
+    git(three_runs, "update-ref", f"refs/exps/{first[:2]}/{first[2:]}/wide-head", second)
+    for name in ("v1", "champion", "wide-head", "HEAD"):
+        shutil.copyfile(MODEL_PATH, here / name)
+    assert find_from(project, "v1", here).found == MODEL_PATH, "there is no such version"
+    git(three_runs, "tag", "classifier@v1.0.0", first)
+    git(three_runs, "tag", "classifier#champion#1", first)
+    for what in ("v1", "champion"):
+        assert find_from(project, what, here) == Run("v1.0.0", "version", first)
+    workspace = Run("workspace", "workspace", None, found=MODEL_PATH)
+    for what in ("./v1", str(here / "v1"), "../tasks/champion", "wide-head", "HEAD", "../models/classifier.keras"):
+        assert find_from(project, what, here) == workspace
+        assert find_from(project, what, here).given == (here / what).absolute()
+    assert find_run(project, "wide-head").kind == "experiment", "the file is in another folder"
+    assert find_run(project, "tasks/wide-head") == workspace
+
+
+def test_a_text_that_can_be_no_name_names_no_file(three_runs: Path) -> None:
+    assert is_file("params.yaml")
+    for text in ("x" * 300, "x/" * 5000, "params\0yaml", "params.yaml/more", "\udfff", ""):
+        assert not is_file(text)
+    with pytest.raises(PawlineError, match=r"^x{300} is no file"):
+        find_run(Project(three_runs), "x" * 300)
+
+
+def test_a_shallow_clone_names_no_champion_unless_it_has_the_registry(three_runs: Path, tmp_path: Path) -> None:
+    first, second, third = commits(three_runs)
+    for number, made in enumerate((third, first), 1):
+        git(three_runs, "tag", f"classifier@v{number}.0.0", made)
+        git(three_runs, "tag", f"classifier#champion#{number}", made)
+    assert champion(Project(three_runs)) == Run("v2.0.0", "version", first)
+    git(tmp_path, "clone", "--quiet", "--depth", "1", f"file://{three_runs}", "clone")
+    clone = tmp_path / "clone"
+    assert git(clone, "tag").split() == ["classifier#champion#1", "classifier@v1.0.0"], "the latest did not come along"
+    for find in (champion, lambda project: find_run(project, "champion")):
+        with pytest.raises(PawlineError, match=r"this is a shallow clone: `git fetch --unshallow --tags`"):
+            find(Project(clone))
+    git(clone, "fetch", "--quiet", "--unshallow", "--tags")
+    assert champion(Project(clone)) == Run("v2.0.0", "version", first)
+    git(three_runs, "branch", "registry", second)
+    git(tmp_path, "clone", "--quiet", "--depth", "1", "--no-single-branch", f"file://{three_runs}", "branches")
+    assert champion(Project(tmp_path / "branches")) == Run("v2.0.0", "version", first)
 
 
 def test_without_git_there_is_only_the_workspace(three_runs: Path) -> None:

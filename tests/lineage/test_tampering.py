@@ -11,10 +11,13 @@ import pytest
 from lineage.git import git
 from lineage.links import Link
 from lineage.lockfile import FOLDER_SUFFIX, parse_folder
-from lineage.runs import WORKSPACE, Project, Run, find_run
+from lineage.runs import MODEL_PATH, WORKSPACE, Project, Run, find_run
 from lineage.verify import verify
+from registry import ledger
 from registry.champion import promote
+from registry.decisions import Plan, admit, decide
 from registry.register import register
+from registry.signing import load_key
 from tests.test_pipeline import run as run_command
 
 SEED = 20240229
@@ -187,6 +190,66 @@ def test_every_change_of_the_registry_is_found(registered: Path) -> None:
             flips.check(what)
     assert flips.done > 20
     assert not flips.missed
+
+
+def test_a_key_that_nobody_admitted_changes_nothing(
+    registered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One who may write to the repository decides with a key of their own, brought along by the decision itself."""
+    team = tmp_path / "team.pem"
+    team.write_bytes(load_key().public_pem)
+    assert not broken(verify(Project(registered), find_run(Project(registered), "champion"), registry_key=team))
+    md5 = output_files(Project(registered), find_run(Project(registered), "v2"))[MODEL_PATH]
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "mallory"))
+    older = find_run(Project(registered), "v1")
+    details = {"objects": [md5], "versions": [], "ids": []}
+    for plan in (
+        Plan("promote", "v1.0.0", older.commit, "classifier#champion#2", ""),
+        Plan("forget", None, None, None, "", details=details),
+    ):
+        decide(ledger.load(registered), plan, load_key())
+    Project(registered).store.object_path(md5).unlink()
+    (registered / MODEL_PATH).unlink()
+    for what in ("v1", "v2", "champion"):
+        found = broken(verify(Project(registered), find_run(Project(registered), what), registry_key=team))
+        forged = {"signature decisions/0004.sig", "signature decisions/0005.sig", "tag classifier#champion#2"}
+        assert {f"tampered {name}" for name in forged} <= found
+    assert f"missing output {MODEL_PATH}" in broken(verify_again(registered, find_run(Project(registered), "v2")))
+
+
+def test_the_given_key_is_that_of_the_first_decision(
+    three_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = ("classifier@v1.0.0", "classifier@v2.0.0")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "bob"))
+    bob = load_key()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "ada"))
+    ada = load_key()
+    register(Project(three_runs), find_run(Project(three_runs), "HEAD~1"), reason="")
+    admit(Project(three_runs), bob.public_pem, reason="")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "bob"))
+    register(Project(three_runs), find_run(Project(three_runs), "HEAD"), reason="")
+    run = find_run(Project(three_runs), "v2")
+    assert not broken(verify(Project(three_runs), run, registry_key=ada.public_path)), "admitted by the given key"
+    [wrong] = broken(verify(Project(three_runs), run, registry_key=bob.public_path))
+    assert wrong == f"tampered signature the given key {bob.fingerprint[:12]}"
+    git(three_runs, "tag", "--delete", *remove)
+    git(three_runs, "branch", "-D", "registry")
+    register(Project(three_runs), find_run(Project(three_runs), "HEAD"), reason="the history made anew by bob")
+    run = find_run(Project(three_runs), "v1")
+    assert not broken(verify_again(three_runs, run)), "on its own it is in order"
+    [wrong] = broken(verify(Project(three_runs), run, registry_key=ada.public_path))
+    assert wrong == f"tampered signature the given key {ada.fingerprint[:12]}"
+
+
+def test_a_decision_under_another_name_is_found(registered: Path) -> None:
+    tip = git(registered, "rev-parse", TIP).decode().strip()
+    unsigned = git(registered, "cat-file", "blob", f"{tip}:decisions/0003.json").replace(b'"number": 3', b'"number": 4')
+    remove_outputs(registered)
+    for name in ("00004.json", "4.json", "0004.json.json"):
+        rewrite_branch(registered, tip, f"decisions/{name}", unsigned)
+        found = broken(verify_again(registered, find_run(Project(registered), "v2")))
+        assert f"tampered registry decisions/{name}" in found
 
 
 def rewrite_branch(folder: Path, tip: str, path: str, content: bytes | None) -> None:

@@ -122,6 +122,12 @@ def test_what_is_not_here_is_named_and_the_rest_still_told(three_runs: Path, tmp
     without_git = trace_here(three_runs)
     assert (without_git.commit, without_git.uncommitted, without_git.stages) == (None, [], whole.stages)
 
+    graph = Path("dvc.yaml").read_text()
+    for stages in ("stages: 5", "stages: [a]", "stages: {export: 5}", "{}"):
+        Path("dvc.yaml").write_text(stages)
+        with pytest.raises(PawlineError, match=r"^dvc\.yaml of workspace declares no stages as DVC reads them"):
+            trace_here(three_runs)
+    Path("dvc.yaml").write_text(graph)
     lock = Path("dvc.lock")
     lock.write_text(lock.read_text().replace("path: models/classifier.keras", "path: models/other.keras"))
     with pytest.raises(PawlineError, match=r"workspace has no models/classifier.keras: its run was not finished"):

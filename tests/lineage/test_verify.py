@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +25,7 @@ from registry.decisions import Plan, decide, deciding, load_key
 from registry.register import register
 from registry.signing import load_key as users_key
 from tasks.stage import PawlineError
+from tests.test_pipeline import run
 
 EVALUATION = "reports/metrics/evaluation.json"
 VALIDATION = "reports/metrics/validation.json"
@@ -69,10 +72,17 @@ def test_three_runs_are_verified_link_by_link(three_runs: Path) -> None:
 
 def test_what_is_not_here_is_told_from_what_is_in_one_place_only(three_runs: Path) -> None:
     (three_runs / "data/images.parquet").unlink()
+    (three_runs / "data/raw/raw-00000.parquet").unlink()
     shutil.rmtree(three_runs / "models/stage1")
-    links = {link.name: link for link in verify_again(three_runs)}
-    assert all_hold(links.values())
-    assert links["data/images.parquet"].detail == links["models/stage1/head.keras"].detail == "not checked out"
+    found = verify_again(three_runs)
+    inside = {link.name for link in found if link.name.startswith("models/stage1/")}
+    gone = {"data/images.parquet", "data/raw/raw-00000.parquet", "models/stage1", *inside}
+    assert broken(found) == sorted(("missing", "output", name) for name in gone)
+    links = {link.name: link for link in found if link.kind == "output"}
+    assert links["data/raw/raw-00000.parquet"].detail == "not in the workspace: `dvc checkout data/raw`"
+    assert links["models/stage1/head.keras"].detail == "not in the workspace: `dvc checkout models/stage1`"
+    assert all_hold(verify_again(three_runs, "HEAD")), "the cache has all of it"
+    run(["dvc", "checkout", "--quiet", "data/raw", "models/stage1"], three_runs)
     for path in ("data/tfrecords", "reports/index.html", "data/images.parquet"):
         Project(three_runs).store.object_path(locked_md5(three_runs, path)).unlink()
     found = verify_again(three_runs)
@@ -87,6 +97,123 @@ def test_what_does_not_belong_into_a_folder_is_tampered(three_runs: Path) -> Non
     (three_runs / "data/raw/raw-00001.parquet").write_bytes(b"more photos")
     assert broken(verify_again(three_runs)) == [("tampered", "workspace", "data/raw/raw-00001.parquet")]
     assert broken(verify_again(three_runs, "HEAD~1")) == [], "the workspace has another run's data/raw"
+
+
+def test_what_is_no_file_is_tampered_where_a_file_could_be(three_runs: Path) -> None:
+    raw, stage1, tfrecords = (three_runs / path for path in ("data/raw", "models/stage1", "data/tfrecords"))
+    (raw / "elsewhere").symlink_to(three_runs / "tasks")
+    (stage1 / "nowhere").symlink_to("gone")
+    (stage1 / "empty/er").mkdir(parents=True)
+    os.mkfifo(three_runs / "reports/plots/pipe")
+    strays = {"data/raw/elsewhere", "models/stage1/nowhere", "models/stage1/empty/er", "reports/plots/pipe"}
+    found = verify_again(three_runs)
+    assert broken(found) == sorted(("tampered", "workspace", name) for name in strays)
+    details = {link.name: link.detail for link in found if not link.holds}
+    assert details["data/raw/elsewhere"] == "the run wrote nothing of this name: `rm data/raw/elsewhere`"
+    assert details["models/stage1/empty/er"].endswith("`rm -r models/stage1/empty/er`")
+    shutil.rmtree(stage1 / "empty")
+    for name in strays - {"models/stage1/empty/er"}:
+        (three_runs / name).unlink()
+    (three_runs / MODEL_PATH).unlink()
+    (three_runs / MODEL_PATH / "inside").mkdir(parents=True)
+    shutil.rmtree(tfrecords)
+    tfrecords.write_text("no folder")
+    found = verify_again(three_runs)
+    details = {link.name: link.detail for link in found if link.status == "tampered"}
+    assert details == {
+        MODEL_PATH: f"in the workspace (no file): `rm -r {MODEL_PATH}`, then `dvc checkout {MODEL_PATH}`",
+        "data/tfrecords": "no folder is in its place: `rm data/tfrecords`, then `dvc checkout data/tfrecords`",
+    }
+    assert {link.status for link in found if link.name.startswith("data/tfrecords/")} == {"missing"}
+    assert ("tampered", "output", MODEL_PATH) in broken(verify_again(three_runs, "HEAD")), "what is there is looked at"
+    shutil.rmtree(three_runs / MODEL_PATH)
+    tfrecords.unlink()
+    run(["dvc", "checkout", "--quiet"], three_runs)
+    assert broken(verify_again(three_runs)) == [], "the advice was right"
+    (three_runs / MODEL_PATH).unlink()
+    (three_runs / MODEL_PATH).symlink_to(Project(three_runs).store.object_path(locked_md5(three_runs, MODEL_PATH)))
+    assert broken(verify_again(three_runs)) == [], "a link to the cache, as DVC makes it with cache.type = symlink"
+
+
+def test_a_link_among_the_code_is_uncommitted(three_runs: Path) -> None:
+    (three_runs / "tasks/backbone_layers/more").symlink_to(three_runs / "models")
+    assert broken(verify_again(three_runs)) == [("uncommitted", "git", "tasks/backbone_layers/more")]
+
+
+def test_a_clone_with_other_line_endings_is_told_so(three_runs: Path, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", "--config", "core.autocrlf=true", str(three_runs), str(clone))
+    assert b"\r\n" in (clone / "params.yaml").read_bytes()
+    [link] = [one for one in verify_again(clone) if (one.kind, one.name) == ("git", "params.yaml") and not one.holds]
+    assert link.status == "uncommitted"
+    assert "line endings only" in link.detail
+    for command in re.findall("`(.*?)`", link.detail):
+        run(command.split(), clone)
+    found = verify_again(clone)
+    assert ("uncommitted", "git", "params.yaml") not in broken(found), "the advice was right"
+    assert ("uncommitted", "git", "dvc.yaml") in broken(found), "nobody did anything about this one"
+
+
+# Two blocks with one MD5: X. Wang, D. Feng, X. Lai, H. Yu, "Collisions for Hash Functions MD4, MD5, HAVAL-128 and
+# RIPEMD", IACR ePrint 2004/199. MD5 goes on from there alike, whatever is behind them.
+BLOCK = bytes.fromhex(
+    "d131dd02c5e6eec4693d9a0698aff95c2fcab58712467eab4004583eb8fb7f89"
+    "55ad340609f4b30283e488832571415a085125e8f7cdc99fd91dbdf280373c5b"
+    "d8823e3156348f5bae6dacd436c919c6dd53e2b487da03fd02396306d248cda0"
+    "e99f33420f577ee8ce54b67080a80d1ec69821bcb6a8839396f9652b6ff72a70"
+)
+TWIN = bytes.fromhex(
+    "d131dd02c5e6eec4693d9a0698aff95c2fcab50712467eab4004583eb8fb7f89"
+    "55ad340609f4b30283e4888325f1415a085125e8f7cdc99fd91dbd7280373c5b"
+    "d8823e3156348f5bae6dacd436c919c6dd53e23487da03fd02396306d248cda0"
+    "e99f33420f577ee8ce54b67080280d1ec69821bcb6a8839396f965ab6ff72a70"
+)
+
+
+def test_a_file_with_the_same_md5_and_other_bytes_is_tampered(three_runs: Path, tmp_path: Path) -> None:
+    path = "reports/index.html"
+    page = (three_runs / path).read_bytes()
+    right, twin = BLOCK + page, TWIN + page
+    assert hashlib.md5(right, usedforsecurity=False).digest() == hashlib.md5(twin, usedforsecurity=False).digest()
+    assert hashlib.sha256(right).digest() != hashlib.sha256(twin).digest()
+    replace_output(three_runs, path, right)
+    copy = tmp_path / "copy.html"
+    copy.write_bytes(right)
+    assert all_hold(verify_again(three_runs, str(copy)))
+    copy.write_bytes(twin)
+    assert broken(verify_again(three_runs, str(copy))) == [("tampered", "file", path)], "not registered yet"
+    (three_runs / path).write_bytes(twin)
+    [link] = [link for link in verify_again(three_runs) if not link.holds]
+    assert (link.status, link.kind, link.name) == ("tampered", "output", path)
+    assert hashlib.sha256(twin).hexdigest() in link.detail
+
+    (three_runs / path).write_bytes(right)
+    register(Project(three_runs), find_run(Project(three_runs), "HEAD"), reason="a test")
+    assert all_hold(verify_again(three_runs, "v1"))
+    assert broken(verify_again(three_runs, str(copy))) == [("tampered", "file", path)]
+    put_into_cache(three_runs, twin)
+    (three_runs / path).write_bytes(twin)
+    assert broken(verify_again(three_runs, "v1")) == [("tampered", "entry", path)], "the twin is all there is"
+    copy.write_bytes(right)
+    assert broken(verify_again(three_runs, str(copy))) == [("tampered", "entry", path)], (
+        "the file given is the right one"
+    )
+
+
+def test_a_version_whose_tag_leads_elsewhere_is_none(three_runs: Path) -> None:
+    for revision in ("HEAD~1", "HEAD"):
+        register(Project(three_runs), find_run(Project(three_runs), revision), reason="a test")
+    first, second = (git(three_runs, "rev-parse", f"classifier@v{number}.0.0").decode().strip() for number in (1, 2))
+    git(three_runs, "replace", second, first)
+    assert find_run(Project(three_runs), "v2").commit == git(three_runs, "rev-parse", "HEAD").decode().strip()
+    assert all_hold(verify_again(three_runs, "v2"))
+    elsewhere = Run("v2.0.0", "version", git(three_runs, "rev-parse", "HEAD~2").decode().strip())
+    links = verify(Project(three_runs), elsewhere)
+    assert broken(links) == [("tampered", "entry", "v2.0.0")]
+    git(three_runs, "update-ref", "-d", "refs/heads/registry")
+    links = [link for link in verify_again(three_runs, "v2") if not link.holds]
+    assert {link.status for link in links} == {"missing"}
+    assert {link.kind for link in links} == {"tag", "entry"}
 
 
 def test_an_edit_is_uncommitted_and_a_commit_without_a_run_is_tampered(three_runs: Path) -> None:
@@ -110,16 +237,21 @@ def test_a_new_run_is_uncommitted_and_nothing_else(three_runs: Path) -> None:
     git(three_runs, "checkout", "--quiet", "HEAD~1", "--", "dvc.lock", "params.yaml")
     for folder in ("data", "models", "reports"):
         shutil.rmtree(three_runs / folder)
+    run(["dvc", "checkout", "--quiet"], three_runs)
     expected = [("uncommitted", "git", "dvc.lock"), ("uncommitted", "git", "params.yaml")]
     assert broken(verify_again(three_runs)) == expected
 
 
 def forge(folder: Path, path: str, change: Callable[[dict[str, Any]], None]) -> None:
     """Change a JSON file with everything that names it: workspace, cache, dvc.lock, a commit."""
-    before = (folder / path).read_bytes()
-    values = json.loads(before)
+    values = json.loads((folder / path).read_bytes())
     change(values)
-    after = (json.dumps(values, indent=2, sort_keys=True) + "\n").encode()
+    replace_output(folder, path, (json.dumps(values, indent=2, sort_keys=True) + "\n").encode())
+
+
+def replace_output(folder: Path, path: str, after: bytes) -> None:
+    """Let a run have written another file."""
+    before = (folder / path).read_bytes()
     (folder / path).write_bytes(after)
     old, new = locked_md5(folder, path), put_into_cache(folder, after)
     lock = (folder / "dvc.lock").read_text()
@@ -189,6 +321,8 @@ def test_a_version_and_who_signed_it(three_runs: Path, tmp_path: Path) -> None:
         verify_again(three_runs, "HEAD~1", key)
     with pytest.raises(PawlineError, match="--registry-key takes"):
         verify_again(three_runs, "v1", three_runs / "params.yaml")
+    Project(three_runs).store.object_path(locked_md5(three_runs, "data/source.json")).unlink()
+    assert broken(verify_again(three_runs)) == [], "the workspace has it, and only the lineage cannot be traced"
 
 
 def another_public_key() -> bytes:
@@ -210,7 +344,7 @@ def test_what_a_decision_deleted_is_forgotten_and_an_interrupted_one_is_missing(
         decide(
             book,
             Plan("forget", None, None, None, "asked to", details={"objects": [inside]}),
-            load_key(book, new_key=False),
+            load_key(book),
         )
     Project(three_runs).store.object_path(inside).unlink()
     (three_runs / "data/raw/raw-00000.parquet").unlink()

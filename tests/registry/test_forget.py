@@ -12,7 +12,7 @@ from registry.forget import Plan
 from tasks.image_table import read_images
 from tasks.stage import PawlineError
 from tests.registry.test_holders import a_photo, objects_that_contain, photo_bytes
-from tests.registry.test_places import add_remote
+from tests.registry.test_places import add_remote, at_work, writing
 
 
 def plan_for(root: Path, *ids: str) -> Plan:
@@ -31,7 +31,7 @@ def record(root: Path, plan: Plan, unreachable: dict[str, str]) -> dict[str, lis
     project = Project(root)
     with decisions.deciding(project), places.opened(project.store) as opened:
         book = ledger.load(root)
-        key = decisions.load_key(book, new_key=False)
+        key = decisions.load_key(book)
         return forget.record(plan, opened, unreachable, "a request", book=book, key=key).details
 
 
@@ -44,6 +44,12 @@ def test_interrupted_before_the_record_it_is_finished_by_the_same_request(three_
     first = plan_for(three_runs, photo.id)
     assert [path.relative_to(three_runs).parts[1] for path in first.copies] == ["features", "raw", "tfrecords"]
     assert first.held["cache"] == first.held["backup"] != {}
+    with at_work() as pid, places.opened(Project(three_runs).store) as opened:
+        Path(".dvc/tmp/rwlock").write_text(writing("data/raw", pid))
+        with pytest.raises(PawlineError, match=rf"^sleep 60 is at work here \(pid {pid}\)"):
+            forget.delete(Project(three_runs), opened, first)
+        assert {place.name: place.sizes(first.holders) for place in opened.all} == first.held
+    Path(".dvc/tmp/rwlock").unlink()
     assert delete(three_runs, first) == {}
     assert list(objects_that_contain(three_runs, content)) == []
     assert not [path for path in [*Path("data").rglob("*"), *tmp_path.glob("backup/**/*")] if holds(path, content)]
@@ -81,7 +87,7 @@ def test_which_photo_is_meant(three_runs: Path) -> None:
     Path("photo.jpg").write_bytes(photo_bytes(photo))
     assert forget.digest_or_beginning("photo.jpg", three_runs) == photo.id
     assert forget.digest_or_beginning(photo.id[:6].upper(), three_runs) == photo.id[:6]
-    for text in ("nowhere.jpg", photo.id[:5], photo.id + "0"):
+    for text in ("nowhere.jpg", photo.id[:5], photo.id + "0", "x" * 300):
         with pytest.raises(PawlineError, match="is no file and no id: give a photo, or 6 or more"):
             forget.digest_or_beginning(text, three_runs)
     unknown = hashlib.sha256(b"another").hexdigest()

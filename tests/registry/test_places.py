@@ -1,7 +1,11 @@
 """The cache and the remotes: what is there, and what cannot be reached is not taken for empty."""
 
 import json
+import os
 import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -53,3 +57,64 @@ def test_an_entry_of_the_run_cache_goes_with_what_it_would_bring_back(three_runs
     assert places.drop_run_cache(store, {shard}) == len(holding) > 0
     assert set(before) - set(places.run_cache_entries(store)) == set(holding)
     assert places.drop_run_cache(store, {shard}) == 0
+
+
+@contextmanager
+def at_work() -> Iterator[int]:
+    """A process that is there, as a DVC command would be."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+def writing(path: str, pid: int) -> str:
+    """What DVC's rwlock says while a command writes to a path."""
+    return json.dumps({"write": {path: {"pid": pid, "cmd": "dvc repro"}}})
+
+
+def test_who_is_at_work_is_named_while_it_lives(tmp_path: Path) -> None:
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    places.check_idle(tmp_path)
+    files = {
+        ".dvc/tmp/rwlock": writing("one.txt", 0),
+        ".dvc/tmp/exps/rwlock": json.dumps({"read": {"workspace": [{"pid": 0, "cmd": "dvc exp run"}]}}),
+        ".dvc/tmp/exps/standalone/tmp1/.dvc/tmp/lock": " 0\n",
+        ".dvc/tmp/exps/tmp2/.dvc/tmp/rwlock": writing("one.txt", 0),
+        ".dvc/tmp/exps/run/workspace/workspace.json": json.dumps({"pid": 0, "returncode": None}),
+        ".dvc/tmp/exps/celery/worker.json": json.dumps({"pid": 0, "returncode": None}),
+    }
+    for name, content in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with at_work() as pid:
+            path.write_text(content.replace("0", str(pid)))
+            with pytest.raises(PawlineError, match=rf"^sleep 60 is at work here \(pid {pid}\): wait for it to end"):
+                places.check_idle(tmp_path)
+            os.utime(path, (0, 0))  # the process that this names ended long ago: its id is another's now
+            places.check_idle(tmp_path)
+            os.utime(path)
+        places.check_idle(tmp_path)
+    with at_work() as pid:
+        path.write_text(json.dumps({"pid": pid, "returncode": 1}))
+        places.check_idle(tmp_path)
+    for content in ("", "[]", '{"write": 5}', '{"write": {"one.txt": {}}}'):
+        (tmp_path / ".dvc/tmp/rwlock").write_text(content)
+        with pytest.raises(PawlineError, match=r"rwlock is not what DVC writes"):
+            places.check_idle(tmp_path)
+
+
+def test_a_damaged_list_of_outputs_is_one_line() -> None:
+    md5 = "d41d8cd98f00b204e9800998ecf8427e"
+    content = f"stages: {{a: {{outs: [{{md5: {md5}, path: x}}]}}}}\nouts: [{{md5: {md5}.dir, path: y}}, {{etag: z}}]\n"
+    assert named_objects(content.encode(), origin="dvc.lock") == {md5: "x", f"{md5}.dir": "y"}
+    for damaged in (
+        "stages: []",
+        "stages: {a: 5}",
+        "stages: {a: {outs: 5}}",
+        "outs: [{md5: 5, path: x}]",
+        "outs: [{md5: x}]",
+    ):
+        with pytest.raises(PawlineError, match=r"^dvc\.lock of v1 is not what DVC writes .*: bring it back from git"):
+            named_objects(damaged.encode(), origin="dvc.lock of v1")

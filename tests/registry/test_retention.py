@@ -10,10 +10,10 @@ import pytest
 from dvc.repo import Repo
 
 from lineage.runs import Project
-from registry import places, retention
+from registry import branch, decisions, ledger, places, retention
 from registry.retention import Plan
 from tasks.stage import PawlineError
-from tests.registry.test_places import add_remote
+from tests.registry.test_places import add_remote, at_work, writing
 
 
 def run(*command: str, cwd: Path | None = None) -> str:
@@ -49,6 +49,12 @@ def test_what_goes_is_what_dvc_would_remove_and_every_version_still_checks_out(t
     assert {keeper.names[0] for keeper in plan.keepers} == {"workspace", "v1.0.0", "master"}
     shown = dvc("gc", "-w", "--all-branches", "--all-tags", "--all-experiments", "--dry").splitlines()
     assert set(plan.free["cache"]) == {object_of(line) for line in shown if line.startswith("Removing ")} != set()
+    locked = Path("dvc.lock").read_text()
+    Path("dvc.lock").write_text(f"stages: []\n# {' '.join(plan.free['cache'])}\n")
+    run("git", "commit", "--quiet", "--message", "Damaged", "dvc.lock")
+    run("git", "reset", "--quiet", "--soft", "HEAD~1")
+    Path("dvc.lock").write_text(locked)
+    run("git", "add", "dvc.lock")
     lots = retention.describe(project, plan.free["cache"])
     assert sum(lot.bytes for lot in lots) == sum(plan.free["cache"].values())
     first = run("git", "rev-parse", "--short=10", "HEAD~2").strip()
@@ -107,3 +113,38 @@ def test_an_unknown_need_deletes_nothing_and_a_list_of_files_is_fetched(three_ru
         plan_for(Project(three_runs))
     with pytest.raises(PawlineError, match=r"the remote backup cannot be freed: .*backup is not there"):
         plan_for(Project(three_runs), remote="backup")
+
+
+def register(project: Project, version: str, commit: str) -> None:
+    """Put a registration on record, and nothing else of it."""
+    with decisions.deciding(project):
+        book = ledger.load(project.root)
+        plan = decisions.Plan("register", version, commit, f"classifier@{version}", "")
+        decisions.decide(book, plan, decisions.load_key(book))
+
+
+def test_what_the_registry_took_in_is_kept_without_its_tag(three_runs: Path) -> None:
+    project = Project(three_runs)
+    commit = run("git", "rev-parse", "HEAD~1").strip()
+    register(project, "v1.0.0", commit)
+    tagged = plan_for(project)
+    run("git", "tag", "--delete", "classifier@v1.0.0")
+    untagged = plan_for(project)
+    assert [keeper.names for keeper in untagged.keepers if "v1.0.0" in keeper.names] == [("v1.0.0",)]
+    assert {keeper.md5s for keeper in untagged.keepers} == {keeper.md5s for keeper in tagged.keepers}
+    assert untagged.free == tagged.free
+    with at_work() as pid, places.opened(project.store) as opened:
+        Path(".dvc/tmp/rwlock").write_text(writing("data/raw", pid))
+        with pytest.raises(PawlineError, match=r"is at work here \(pid \d+\): wait for it to end and run this again"):
+            retention.carry_out(project, opened, untagged)
+        assert opened.cache.sizes(untagged.free["cache"]) == untagged.free["cache"] != {}
+    clone = three_runs.parent / "clone"
+    run("git", "clone", "--quiet", "--depth", "1", "--no-single-branch", f"file://{three_runs}", str(clone))
+    shutil.copytree(".dvc/cache", clone / ".dvc/cache")
+    with pytest.raises(PawlineError, match=f"nothing is deleted: v1.0.0 needs what its commit {commit[:10]} names"):
+        plan_for(Project(clone))
+    branch.append(ledger.load(three_runs), {"decisions/0002.json": b"{"}, "damaged")
+    with pytest.raises(
+        PawlineError, match=r"tampered: decisions/0002\.json of the registry is not what Pawline writes"
+    ):
+        plan_for(Project(three_runs))

@@ -41,7 +41,8 @@ def test_a_key_is_made_at_first_use_and_kept(config: Path, caplog: pytest.LogCap
     assert stat.S_IMODE(key.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(config.stat().st_mode) == 0o700
     assert str(key.path) in caplog.text
-    assert [path.name for path in config.iterdir()] == ["signing-key.pem"]
+    assert sorted(path.name for path in config.iterdir()) == ["signing-key.pem", "signing-key.pub.pem"]
+    assert key.public_path.read_bytes() == key.public_pem
     assert signing.load_key() == key
     assert signing.fingerprint(key.public_pem) == key.fingerprint
 
@@ -60,7 +61,40 @@ def test_two_first_uses_at_once_end_with_one_key(config: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         keys = list(pool.map(lambda _: signing.load_key(), range(8)))
     assert len({key.fingerprint for key in keys}) == 1
-    assert [path.name for path in config.iterdir()] == ["signing-key.pem"]
+    assert sorted(path.name for path in config.iterdir()) == ["signing-key.pem", "signing-key.pub.pem"]
+
+
+def test_the_public_key_is_beside_the_private_one_where_that_is_possible(
+    config: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = signing.load_key()
+    assert signing.parse_public(key.public_path.read_bytes()) == (key.public_pem, key.fingerprint)
+    named = config / "team.pem"
+    named.write_bytes(key.path.read_bytes())
+    monkeypatch.setenv(signing.KEY_VARIABLE, str(named))
+    assert signing.load_key().public_path.read_bytes() == key.public_pem
+    assert (config / "team.pub.pem").exists()
+    (config / "team.pub.pem").unlink()
+    (config / "team.pub.pem").mkdir()
+    with caplog.at_level(logging.INFO):
+        assert signing.load_key().fingerprint == key.fingerprint
+    assert "team.pub.pem: Is a directory: your public key is not kept there" in caplog.text
+
+
+def test_of_a_file_only_the_public_key_is_taken(config: Path) -> None:
+    key = signing.load_key()
+    assert signing.parse_public(b"a remark\n" + key.public_pem + key.path.read_bytes())[0] == key.public_pem
+    other = (
+        rsa.generate_private_key(65537, 2048).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    for content, message in (
+        (key.path.read_bytes(), "is no public key in PEM: `openssl pkey"),
+        (b"nonsense", "is no public key in PEM"),
+        (other, "is a key of another kind"),
+    ):
+        with pytest.raises(PawlineError, match=message) as caught:
+            signing.parse_public(content)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_signature_holds_for_the_bytes_whatever_their_name(config: Path, tmp_path: Path) -> None:

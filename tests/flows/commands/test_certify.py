@@ -40,7 +40,8 @@ def test_a_version_is_rebuilt_byte_for_byte_and_the_registry_gets_the_certificat
     with monkeypatch.context() as patch:
         patch.setenv(KEY_VARIABLE, str(own_key))
         with pytest.raises(
-            PawlineError, match=r"admit yours by --new-key; `pawline certify \w{40}` leaves the registry"
+            PawlineError,
+            match=r"`pawline admit FILE` with your public key, .*; `pawline certify \w{40}` leaves the registry",
         ):
             pawline_certify("v1")
     exit_code, lines = pawline_certify("v1")

@@ -1,13 +1,23 @@
 """`pawline gc` shows what goes and for whom the rest stays, asks, and frees."""
 
 import io
+import os
+import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from flows.commands.forget import forget_command
 from flows.commands.gc import gc_command
+from lineage.runs import Project, experiments
+from registry.places import named_objects
+from tasks.stage import PawlineError
+from tests.flows.conftest import SLEEPS
 
 
 def test_it_shows_and_asks_before_it_frees(
@@ -29,3 +39,51 @@ def test_it_shows_and_asks_before_it_frees(
     assert set(Path(".dvc/cache/files").rglob("*")) < set(before)
     gc_command()
     assert capsys.readouterr().out.endswith("nothing to free: everything there is needed\n")
+
+
+@contextmanager
+def asleep(project: Path, *arguments: str) -> Iterator[int]:
+    """Start DVC, wait until its stage is at work, yield DVC's process id, and let it finish."""
+    (project / "asleep.txt").unlink(missing_ok=True)
+    command = [sys.executable, "-m", "dvc", *arguments]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PATH": path}
+    ) as process:
+        try:
+            while not (project / "asleep.txt").exists():
+                assert process.poll() is None, process.stdout and process.stdout.read()
+                time.sleep(0.05)
+            yield process.pid
+        finally:
+            (project / "go.txt").touch()
+            process.communicate()
+    (project / "go.txt").unlink()
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [("repro", "left"), ("exp", "run", "--temp", "--name", "aside", "left")])
+def test_nothing_is_deleted_under_a_stage_at_work(
+    project: Path, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = SLEEPS.format(name="left").replace('"go"', f'"{project}/go.txt"')
+    Path("tasks/left.py").write_text(script.replace("while", f'Path("{project}/asleep.txt").touch()\nwhile'))
+    unneeded = project / ".dvc/cache/files/md5/d4/1d8cd98f00b204e9800998ecf8427e"
+    unneeded.parent.mkdir(parents=True)
+    unneeded.touch()
+    with asleep(project, *arguments) as pid:
+        line = re.escape(
+            f"dvc {' '.join(arguments)} is at work here (pid {pid}): wait for it to end and run this again"
+        )
+        with pytest.raises(PawlineError, match=f"^{line}$"):
+            gc_command(yes=True)
+        with pytest.raises(PawlineError, match=f"^{line}$"):
+            forget_command(["abcdef"], yes=True)
+        assert unneeded.exists()
+    gc_command(yes=True)
+    assert "\nfreed 0 B in 1 objects" in capsys.readouterr().out
+    here = Project(project)
+    for run in experiments(here):
+        made = named_objects(here.read(run, "dvc.lock") or b"", origin=run.name)
+        assert [path for md5, path in made.items() if here.store.has(md5)] == ["source.txt", "left.txt"]
+    assert [run.name for run in experiments(here)] == (["aside"] if "exp" in arguments else [])

@@ -1,0 +1,39 @@
+"""`pawline push`: the bytes of every version to a remote."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.shared import enter_project, interruptible
+from tasks.stage import PawlineError
+
+
+def push_command(
+    remote: Annotated[
+        str | None, typer.Option("--remote", "-r", help="Which DVC remote. Default: the default one.")
+    ] = None,
+) -> None:
+    """Copy the files of every version to a remote.
+
+    Whatever remote was configured when a version was made: `dvc push --all-tags` asks the configuration of each tag's
+    commit, and passes over versions that are older than the remote. What is there already is not copied again.
+
+    \b
+    Examples:
+      pawline push                   to the default remote (`dvc remote add --default NAME PLACE`)
+      pawline push --remote backup
+    """  # noqa: D301 - \b keeps the lines of the examples apart
+    enter_project()
+    from lineage.runs import Project, versions
+
+    project = Project(Path.cwd())
+    known = project.store.remotes
+    if not known or (remote and remote not in known):
+        there = f"there are {', '.join(known)}" if known else "there is none: `dvc remote add --default NAME PLACE`"
+        raise PawlineError(f"no remote{f' {remote}' if remote else ''} is configured; {there}")
+    with interruptible("what was copied is there; run it again for the rest"):
+        for version in versions(project):
+            copied = project.store.push_outputs(project.lock(version), remote or known[0])
+            typer.echo(f"{version.name}: {copied or 'no'} files copied to {remote or known[0]}")
+    typer.echo("next: `git push origin registry --tags`; who clones then checks with `pawline verify VERSION --fetch`")
