@@ -24,11 +24,7 @@ app = typer.Typer(
 
 @app.callback()
 def pawline() -> None:
-    """Pawline turns a folder of photos into a validated, evaluated and exported image classifier.
-
-    What is done, in which order and from what is described in dvc.yaml, with which settings in params.yaml.
-    `dvc repro` does the same work as `pawline run`, and each finds what the other has done.
-    """
+    """Pawline turns photos into a validated, evaluated, exported image classifier, and proves where it came from."""
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -11,7 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from lineage.records import Lineage
 from tasks.stage import PawlineError
 
-BOX_WIDTH, BOX_HEIGHT = 204, 56  # pixels: 28 characters of a fact fit
+BOX_WIDTH, BOX_HEIGHT = 188, 56  # pixels: 26 characters of a fact fit
 GAP_X, GAP_Y = 28, 46
 LANE = 11  # between lanes
 MARGIN = 12

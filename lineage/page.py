@@ -72,7 +72,7 @@ def telling_fact(lineage: Lineage, stage: StageRecord) -> str:
         amounts = [tree.counted(fingerprint[f"{noun}s"], noun) for noun in known]
         return ", ".join([fingerprint["source"], *amounts])
     if stage.name == "validate" and counts is not None:
-        return f"{counts.kept:,} of {counts.images:,} images kept"
+        return f"{counts.kept:,} of {counts.images:,} kept"
     if stage.name == "backbone" and weights is not None:
         return f"{weights['name']} from {weights['source']}"
     if stage.name == "evaluate" and metrics is not None:

@@ -15,6 +15,7 @@ from lineage.lockfile import FOLDER_SUFFIX, flatten
 from lineage.records import Artifact, CountsRecord, EnvironmentRecord, Lineage, StageRecord
 from lineage.words import size
 
+SPLITS = ("train", "val", "test")
 HASH_LENGTH = 10  # hexadecimal digits of a shortened hash: tells apart what one project has
 LABEL_WIDTH = 9
 LONGEST_LIST = 40  # characters of a list among parameters; a longer one is counted
@@ -208,10 +209,14 @@ def _written(artifact: Artifact) -> str:
 def _count_rows(counts: CountsRecord) -> Iterator[Row]:
     yield "photos", [f"{counts.images:,} seen,", f"{counts.kept:,} kept,", f"{counts.quarantined:,} quarantined"]
     yield "", listed(f"{reason} {number:,}" for reason, number in counts.by_reason.items())
-    splits = sorted(counts.splits.items(), key=lambda item: -sum(item[1].values()))
-    for number, (split, labels) in enumerate(splits):
+    for number, split in enumerate(sorted(counts.splits, key=_split_order)):
+        labels = counts.splits[split]
         kept = listed(f"{label} {images:,}" for label, images in labels.items())
         yield "" if number else "splits", [f"{split}:", *kept]
+
+
+def _split_order(split: str) -> int:
+    return SPLITS.index(split) if split in SPLITS else len(SPLITS)
 
 
 def _environment_rows(environment: EnvironmentRecord) -> Iterator[Row]:

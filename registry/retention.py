@@ -85,7 +85,7 @@ def make_plan(project: Project, places: Places, *, drop_experiments: bool = Fals
             f"the cache is {project.store.cache_dir}, outside of this project, where other projects may keep objects: "
             "`dvc gc --workspace --all-branches --all-tags --all-experiments --projects OTHER` knows of them"
         )
-    if project.has_history and git.is_shallow(project.root):
+    if project.has_history and git.is_shallow(project.root) and ledger.load(project.root).tip is None:
         raise PawlineError(f"what is needed cannot be told: {THE_REST}")
     freed = [places.cache, *([_find_remote(places, remote)] if remote else [])]
     keepers = find_keepers(project, drop_experiments=drop_experiments, with_remote_branches=remote is not None)

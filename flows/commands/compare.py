@@ -10,7 +10,7 @@ from flows.commands.shared import enter_project
 
 if TYPE_CHECKING:
     from lineage.records import Lineage
-    from lineage.runs import Project, Run, find_from
+    from lineage.runs import Project, Run
     from registry.ledger import Ledger
 
 
@@ -26,7 +26,7 @@ def compare_command(
       pawline compare champion workspace
     """  # noqa: D301 - \b keeps the lines of the examples apart
     here = enter_project()
-    from lineage.runs import Project
+    from lineage.runs import Project, find_from
     from registry import ledger
 
     project = Project(Path.cwd())

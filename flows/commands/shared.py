@@ -33,11 +33,19 @@ def interruptible(what_now: str) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
+class _Terminal(logging.Handler):
+    """Prints records on what is the standard output by then."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        typer.echo(self.format(record))
+
+
 def _log_to_terminal() -> None:
     """Show what the flow logs, each line after the name of its stage."""
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _Terminal()
     handler.setFormatter(logging.Formatter("%(stage)-10s | %(message)s", defaults={"stage": "pawline"}))
     for package in ("flows", "registry"):
         logger = logging.getLogger(package)
         logger.propagate = False
-        logger.handlers = [handler]  # instead of one for a terminal that is gone
+        logger.handlers = [handler]

@@ -1,27 +1,13 @@
 """The bill of materials of a real run, checked by the strict validator of the library."""
 
 import json
-import os
 from typing import Any
 
-import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from lineage.cyclonedx import MODEL, PHOTOS, WEIGHTS, bom
 from lineage.records import EnvironmentRecord, Lineage, SourceRecord
-from lineage.runs import Project, find_run
-from lineage.trace import trace
-from tests.three_runs import made_once
-
-
-@pytest.fixture(scope="module")
-def lineage(tmp_path_factory: pytest.TempPathFactory) -> Lineage:
-    """The last of three real runs; traced once and where it lies, because nothing here changes the project."""
-    base = tmp_path_factory.getbasetemp()
-    with made_once((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "three_runs") as folder:
-        project = Project(folder)
-        return trace(project, find_run(project, "HEAD"))
 
 
 def check(content: dict[str, Any]) -> None:

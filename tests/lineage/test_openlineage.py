@@ -1,6 +1,5 @@
 """OpenLineage events of a real run, taken apart and put together again by the library's own classes."""
 
-import os
 import uuid
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from lineage.records import EnvironmentRecord, Lineage, RunRecord, SourceRecord
 from lineage.runs import Project, find_run
 from lineage.trace import trace
 from tasks.stage import PawlineError
-from tests.three_runs import made_once
 
 RAN = RunRecord(
     flow_run_id="5f0c8a1e-3a57-4c0a-9d8e-0c1f6a7b2d11",
@@ -36,15 +34,6 @@ FACETS: dict[str, type[facet_v2.BaseFacet]] = {
     "parent": facet_v2.parent_run.ParentRunFacet,
     "processing_engine": facet_v2.processing_engine_run.ProcessingEngineRunFacet,
 }
-
-
-@pytest.fixture(scope="module")
-def lineage(tmp_path_factory: pytest.TempPathFactory) -> Lineage:
-    """The last of three real runs; traced once and where it lies, because nothing here changes the project."""
-    base = tmp_path_factory.getbasetemp()
-    with made_once((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "three_runs") as folder:
-        project = Project(folder)
-        return trace(project, find_run(project, "HEAD"))
 
 
 def rebuild_facets(facets: dict[str, dict[str, Any]]) -> None:

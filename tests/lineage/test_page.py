@@ -172,7 +172,7 @@ def test_a_real_run_has_every_hash_in_full_and_every_stage_in_the_picture(three_
     assert lineage.commit.id in page.text
     assert [lineage.stage(name) and telling_fact(lineage, lineage.stage(name)) for name in ("source", "validate")] == [
         "synthetic, 90 images",
-        "80 of 90 images kept",
+        "80 of 90 kept",
     ]
     assert telling_fact(lineage, lineage.stage("fine_tune")) == "stage1 selected"
     assert re.fullmatch(r"9\.\d MB in 7 files", telling_fact(lineage, lineage.stage("train_head")))

@@ -2,7 +2,6 @@
 
 import importlib.resources
 import json
-import os
 from typing import Any
 
 import jsonschema
@@ -12,9 +11,6 @@ from prov.model import ProvDocument
 from lineage.openlineage import run_id
 from lineage.prov_document import artifact_name, describe, document, source_name
 from lineage.records import Lineage, RunRecord
-from lineage.runs import Project, find_run
-from lineage.trace import trace
-from tests.three_runs import made_once
 
 RAN = RunRecord(
     flow_run_id="5f0c8a1e-3a57-4c0a-9d8e-0c1f6a7b2d11",
@@ -23,15 +19,6 @@ RAN = RunRecord(
     started="2026-01-02T03:04:05+00:00",
     ended="2026-01-02T03:05:06+00:00",
 )
-
-
-@pytest.fixture(scope="module")
-def lineage(tmp_path_factory: pytest.TempPathFactory) -> Lineage:
-    """The last of three real runs; traced once and where it lies, because nothing here changes the project."""
-    base = tmp_path_factory.getbasetemp()
-    with made_once((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "three_runs") as folder:
-        project = Project(folder)
-        return trace(project, find_run(project, "HEAD"))
 
 
 @pytest.fixture

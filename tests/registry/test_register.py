@@ -38,7 +38,7 @@ def test_a_version_has_everything_on_record(project: Project, tmp_path: Path) ->
     check_signature(project, decision.key, tmp_path)
     assert git(project.root, "status", "--porcelain=v2", "--branch") == before
 
-    with pytest.raises(PawlineError, match=r"workspace is registered already: it is v1\.0\.0"):
+    with pytest.raises(PawlineError, match=r"workspace is registered already: it is the run of v1\.0\.0"):
         register(project, WORKSPACE, reason="")
     experiment = f"refs/exps/{head[:2]}/{head[2:]}/slower"  # where DVC keeps one
     git(project.root, "update-ref", experiment, "HEAD~1")

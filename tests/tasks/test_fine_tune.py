@@ -129,7 +129,11 @@ def test_no_layers_no_stage_2(
     summary = run_stage(small_run, workdir, unfrozen_layers=unfrozen_layers)
     assert (summary["best"], summary["selected"], summary["witness"]) == (None, "stage1", None)
     assert summary["unfrozen_layers"] == 0
-    assert {path.name for path in (workdir / "stage2").iterdir()} == {"metrics.json", "summary.json"}
+    assert {path.name for path in (workdir / "stage2").iterdir()} == {
+        "metrics.json",
+        "summary.json",
+        "environment.json",
+    }
     stage1 = json.loads((small_run.stage1_dir / "metrics.json").read_text())
     assert figures_of(workdir) == {"selected": "stage1"} | {name: stage1[name] for name in ("val_accuracy", "val_loss")}
     expected = (small_run.stage1_dir / "classifier.keras").read_bytes()

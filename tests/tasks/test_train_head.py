@@ -17,7 +17,15 @@ from tests.tasks.conftest import TRAIN_HEAD, Run, changed
 
 def test_outputs(small_run: Run) -> None:
     names = {path.name for path in small_run.stage1_dir.iterdir()}
-    assert names == {"head.keras", "classifier.keras", "epochs.csv", "batches.csv", "metrics.json", "summary.json"}
+    assert names == {
+        "head.keras",
+        "classifier.keras",
+        "epochs.csv",
+        "batches.csv",
+        "metrics.json",
+        "summary.json",
+        "environment.json",
+    }
     summary = json.loads((small_run.stage1_dir / "summary.json").read_text())
     manifest = json.loads((small_run.features_dir / "manifest.json").read_text())
     assert (summary["labels"], summary["output"]) == (["cat", "dog"], "sigmoid")

@@ -1,5 +1,4 @@
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from typer.testing import CliRunner
 
 from flows.commands.card import card_command
 from tasks.stage import PawlineError
+from tests.plumbing import git, keep_in_registry
 
 SIGNED = "---\nlicense: unknown\n---\n\n# As it was signed\n"
 
@@ -19,21 +19,6 @@ def card(*arguments: str, within: Path) -> str:
     app = typer.Typer()
     app.command()(card_command)
     return CliRunner().invoke(app, list(arguments), catch_exceptions=False).stdout
-
-
-def git(*arguments: str, stdin: str | None = None) -> str:
-    done = subprocess.run(["git", *arguments], input=stdin, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-def keep_in_registry(path: str, content: str) -> None:
-    """Make the registry's branch of one file."""
-    tree = git("hash-object", "-w", "--stdin", stdin=content)
-    kind, mode = "blob", "100644"
-    for name in reversed(path.split("/")):
-        tree = git("mktree", stdin=f"{mode} {kind} {tree}\t{name}\n")
-        kind, mode = "tree", "040000"
-    git("update-ref", "refs/heads/registry", git("commit-tree", tree, "-m", "registry"))
 
 
 def test_cards_of_runs_versions_and_the_champion(three_runs: Path) -> None:

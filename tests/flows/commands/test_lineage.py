@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from lineage.runs import Project, find_run
 from lineage.trace import trace
 from registry.records import Entry
 from tasks.stage import PawlineError
+from tests.plumbing import git, keep_in_registry
 
 MODEL = "models/classifier.keras"
 
@@ -29,27 +29,13 @@ def lineage(*arguments: str) -> str:
     return invoke(*arguments).stdout
 
 
-def git(*arguments: str, stdin: str | None = None) -> str:
-    done = subprocess.run(["git", *arguments], input=stdin, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
 def traced(what: str | None = None) -> Lineage:
     project = Project(Path.cwd())
     return trace(project, find_run(project, what))
 
 
-def keep_in_registry(path: str, content: str) -> None:
-    """Make the registry's branch of one file."""
-    tree = git("hash-object", "-w", "--stdin", stdin=content)
-    kind, mode = "blob", "100644"
-    for name in reversed(path.split("/")):
-        tree = git("mktree", stdin=f"{mode} {kind} {tree}\t{name}\n")
-        kind, mode = "tree", "040000"
-    git("update-ref", "refs/heads/registry", git("commit-tree", tree, "-m", "registry"))
-
-
 def test_a_tree_of_every_kind_of_run(three_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     git("tag", "classifier@v2.0.0", "HEAD~1")
     here = lineage()
     assert here.startswith(f"{MODEL}  {traced().model.md5[:10]}  ")

@@ -69,9 +69,9 @@ def test_a_version_from_registration_to_rollback(folder: Path, monkeypatch: pyte
     assert said[0].startswith("registered v1.0.0: commit ")
     assert ", test accuracy 0." in said[0]
     assert said[-1].startswith(
-        "next: `pawline promote v1.0.0`; share it: `git push origin registry --tags` and `dvc push"
+        "next: `pawline promote v1.0.0`; share it: `git push origin registry --tags` and `pawline push"
     )
-    refused(r"HEAD~1 is registered already: it is v1\.0\.0", "register", "HEAD~1")
+    refused(r"HEAD~1 is registered already: it is the run of v1\.0\.0", "register", "HEAD~1")
 
     monkeypatch.chdir(folder / "tasks")  # a command works from any folder, and a file is one from there
     said = pawline("promote", "../models/classifier.keras", "-m", "more photos")
