@@ -15,6 +15,7 @@ DOCUMENTS = {  # name to model; a document of another form gets another name or 
     "lineage": "lineage.records:Lineage",
     "version": "registry.records:Entry",
     "decision": "registry.records:Decision",
+    "registry": "registry.records:RegistryContent",
     "certificate": "lineage.certificate:Certificate",
     "verification": "lineage.verification:Verification",
     "photo": "lineage.photo_records:PhotoStory",

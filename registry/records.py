@@ -58,3 +58,40 @@ class Decision(Record):
     key: str
     files: dict[str, str]
     details: dict[str, Any]
+
+
+class VersionSummary(Record):
+    """A version in the list of versions; what is not on record is null.
+
+    Attributes:
+        version: Such as `v1.0.0`.
+        champion: Whether it is the champion.
+        date: When it was registered, ISO 8601 in UTC.
+        commit: The commit whose dvc.lock recorded its run.
+        split: The split that it was evaluated on.
+        accuracy: On that split.
+        interval: The accuracy's 95 % interval.
+        photos: How many photos its run kept.
+        by: Who registered it.
+        reason: Why, in their words.
+        note: What a reader should know, such as that photos it was trained on were forgotten.
+    """
+
+    version: str
+    champion: bool
+    date: str | None
+    commit: str | None
+    split: str | None
+    accuracy: float | None
+    interval: list[float] | None
+    photos: int | None
+    by: str | None
+    reason: str | None
+    note: str | None
+
+
+class RegistryContent(Record):
+    """What `pawline models --json` prints: the versions, the newest first, and the decisions, the first one first."""
+
+    versions: list[VersionSummary]
+    decisions: list[Decision]

@@ -1,6 +1,5 @@
 """`pawline models`, `register`, `promote` and `rollback`: the versions of the classifier."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from lineage.records import Lineage
     from lineage.runs import Project, Run
     from registry.ledger import Ledger
-    from registry.records import Decision
+    from registry.records import Decision, VersionSummary
 
 SHARE = "share it: `git push origin registry --tags` and `pawline push`"
 GET = "`dvc artifacts get . classifier --stage champion` fetches it"
@@ -29,7 +28,7 @@ ReasonOption = Annotated[str, typer.Option("--reason", "-m", metavar="TEXT", hel
 
 def models_command(
     history: Annotated[bool, typer.Option("--history", help="Show the decisions instead.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print versions and decisions as JSON.")] = False,
 ) -> None:
     """List the registered versions, and which one is the champion.
 
@@ -44,16 +43,18 @@ def models_command(
     enter_project()
     from lineage.runs import Project
     from registry import ledger
+    from registry.records import RegistryContent
 
     project = Project(Path.cwd())
     if not project.has_history:
         raise PawlineError("versions are kept in git, and there is no git repository with a commit here: `git init`")
     book = ledger.load(project.root)
-    rows = [_decision_row(decision) for decision in book.decisions] if history else _version_rows(project, book)
+    versions = _versions(project, book)
     if json_:
-        decisions = [decision.model_dump() for decision in book.decisions]
-        typer.echo(json.dumps(decisions if history else rows, indent=2, ensure_ascii=False))
+        typer.echo(RegistryContent(versions=versions, decisions=book.decisions).model_dump_json(indent=2))
         return
+    of_versions = [version.model_dump() for version in versions]
+    rows = [_decision_row(decision) for decision in book.decisions] if history else of_versions
     if rows:
         typer.echo(table([list(rows[0]), *(_shown(row) for row in rows)]))
     for decision in book.without_effect():
@@ -183,9 +184,10 @@ def _next_step(rows: list[dict[str, Any]]) -> str:
     return f"next: `pawline promote VERSION`, `pawline compare V1 V2`; {SHARE}"
 
 
-def _version_rows(project: "Project", book: "Ledger") -> list[dict[str, Any]]:
+def _versions(project: "Project", book: "Ledger") -> list["VersionSummary"]:
     """Return what is shown of each version, the newest first."""
     from lineage.runs import champion, versions
+    from registry.records import VersionSummary
 
     current = champion(project)
     registered = {decision.version: decision for decision in book.decisions if decision.action == "register"}
@@ -195,23 +197,23 @@ def _version_rows(project: "Project", book: "Ledger") -> list[dict[str, Any]]:
         if decision.action == "forget"
         for name in decision.details.get("versions", [])
     }
-    rows = []
+    summaries = []
     for version in reversed(versions(project)):
         decision, entry = registered.get(version.name), book.entry(version.name)
         notes = [] if entry is not None else ["a tag without an entry: not registered by pawline"]
         notes += ["forgotten photos: retrain"] if version.name in forgotten else []
-        facts = {
-            "version": version.name,
-            "champion": version == current,
-            "date": None if decision is None else decision.time,
-            "commit": version.commit,
+        summary = VersionSummary(
+            version=version.name,
+            champion=version == current,
+            date=None if decision is None else decision.time,
+            commit=version.commit,
             **_facts(None if entry is None else entry.lineage),
-            "by": None if decision is None else decision.by,
-            "reason": None if decision is None else decision.reason,
-            "note": "; ".join(notes) or None,
-        }
-        rows.append(facts)
-    return rows
+            by=None if decision is None else decision.by,
+            reason=None if decision is None else decision.reason,
+            note="; ".join(notes) or None,
+        )
+        summaries.append(summary)
+    return summaries
 
 
 def _facts(lineage: "Lineage | None") -> dict[str, Any]:

@@ -49,11 +49,15 @@ def test_a_real_lineage_keeps_to_its_schema_and_a_changed_one_does_not(three_run
         ("differences", ["lineage", "HEAD~1", "HEAD", "--json"]),
         ("verification", ["verify", "--json"]),
         ("why", ["why", "--json"]),
+        ("registry", ["models", "--json"]),
     ],
 )
 def test_what_a_command_prints_keeps_to_its_schema(
     three_runs: Path, capsys: pytest.CaptureFixture[str], name: str, arguments: list[str]
 ) -> None:
+    if name == "registry":
+        app(["promote", "HEAD"], standalone_mode=False)
+    capsys.readouterr()
     app(arguments, standalone_mode=False)
     document = json.loads(capsys.readouterr().out)
     jsonschema.Draft202012Validator(json.loads((COMMITTED / f"{name}.schema.json").read_text())).validate(document)

@@ -62,7 +62,7 @@ def test_a_version_from_registration_to_rollback(folder: Path, monkeypatch: pyte
     assert pawline("models") == [
         "no version is registered yet: `pawline register` makes the last committed run v1.0.0",
     ]
-    assert pawline("models", "--json") == ["[]"]
+    assert json.loads("\n".join(pawline("models", "--json"))) == {"versions": [], "decisions": []}
     refused("there is no champion before the current one", "rollback")
     refused("there is no champion yet", "promote", "champion")
     said = pawline("register", "HEAD~1", "--reason", "slow but\nsteady")
@@ -101,7 +101,7 @@ def check_table() -> None:
     assert oldest.split()[:2] == ["v1.0.0", "*"]
     assert " tests  slow but steady  -" in oldest
     assert "git push origin registry --tags" in last
-    rows = {row["version"]: row for row in json.loads("\n".join(pawline("models", "--json")))}
+    rows = {row["version"]: row for row in json.loads("\n".join(pawline("models", "--json")))["versions"]}
     entry = load(Path.cwd()).entry("v1.0.0")
     assert entry is not None
     assert entry.lineage.metrics is not None
@@ -116,7 +116,7 @@ def check_history() -> None:
     lines = pawline("models", "--history")
     assert [line.split()[0] for line in lines[:-1]] == ["number", "1", "2", "3", "4"]
     assert "promote   v2.0.0   tests  more photos" in lines[3]
-    decisions = json.loads("\n".join(pawline("models", "--history", "--json")))
+    decisions = json.loads("\n".join(pawline("models", "--json")))["decisions"]
     assert [decision["action"] for decision in decisions] == ["register", "register", "promote", "promote"]
     assert decisions[0]["reason"] == "slow but\nsteady"
 
