@@ -16,6 +16,7 @@ DOCUMENTS = {  # name to model; a document of another form gets another name or 
     "version": "registry.records:Entry",
     "decision": "registry.records:Decision",
     "registry": "registry.records:RegistryContent",
+    "verdict": "registry.records:Verdict",
     "certificate": "lineage.certificate:Certificate",
     "verification": "lineage.verification:Verification",
     "photo": "lineage.photo_records:PhotoStory",

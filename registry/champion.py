@@ -1,29 +1,33 @@
 """Which version is the champion: promoting one, rolling back to one before, and finishing what was interrupted."""
 
+from typing import Any
+
 from lineage import git
-from lineage.runs import ARTIFACT, CHAMPION, Project, Run, champion
+from lineage.runs import ARTIFACT, CHAMPION, MODEL_PATH, Project, Run, champion
 from registry.decisions import Plan, decide, deciding, load_key
 from registry.ledger import Ledger, load
-from registry.records import Action, Decision
+from registry.records import Action, Decision, Entry, Verdict
 from tasks.stage import PawlineError
 
 
-def promote(project: Project, version: Run, *, reason: str) -> Decision | None:
+def promote(project: Project, version: Run, *, reason: str, verdict: Verdict | None = None) -> Decision | None:
     """Make a version the champion. The work tree is left alone.
 
     Args:
         project: The checkout.
         version: A registered version.
         reason: Why, in the decider's words; may be empty.
+        verdict: What the gate said of it; kept with the decision.
 
     Returns:
         The decision; None if that version is the champion already.
 
     Raises:
-        PawlineError: It is no version, or the decision cannot be made.
+        PawlineError: It is no version, the decision cannot be made, or the verdict is against it, about another model,
+            or about a champion that was replaced meanwhile.
     """
     with deciding(project):
-        return _make_champion(project, version, "promote", reason)
+        return _make_champion(project, version, "promote", reason, verdict)
 
 
 def rollback(project: Project, *, to: Run | None, reason: str) -> Decision | None:
@@ -76,17 +80,39 @@ def champions(book: Ledger) -> list[str]:
     return line
 
 
-def _make_champion(project: Project, version: Run, action: Action, reason: str) -> Decision | None:
+def _make_champion(
+    project: Project, version: Run, action: Action, reason: str, verdict: Verdict | None = None
+) -> Decision | None:
     book = load(project.root)
-    if book.entry(version.name) is None:
+    entry = book.entry(version.name)
+    if entry is None:
         raise PawlineError(f"{version.name} is no version: `pawline models` lists them, `pawline register` makes one")
     current = champion(project)
     if current is not None and current.name == version.name:
         return None
     tag = f"{ARTIFACT}#{CHAMPION}#{_next_number(project)}"
     key = load_key(book)
-    details = {"before": None if current is None else current.name}
+    details: dict[str, Any] = {"before": None if current is None else current.name}
+    if verdict is not None:
+        _check_verdict(verdict, entry, details["before"])
+        details["gate"] = verdict.model_dump(mode="json")
     return decide(book, Plan(action, version.name, version.commit, tag, reason, details=details), key)
+
+
+def _check_verdict(verdict: Verdict, entry: Entry, champion_name: str | None) -> None:
+    """Make sure that a verdict speaks for a version, and of the champion that is in force."""
+    if not verdict.promote:
+        raise PawlineError(f"the gate refused {entry.version}: `pawline promote {entry.version}` overrules it")
+    if verdict.challenger.sha256 != entry.sha256[MODEL_PATH]:
+        raise PawlineError(
+            f"the gate judged another model than {entry.version}: `pawline retrain --force` compares anew"
+        )
+    compared = None if verdict.champion is None else verdict.champion.name
+    if compared != champion_name:
+        raise PawlineError(
+            f"{champion_name or 'no version'} is the champion by now, and {entry.version} was compared with "
+            f"{compared or 'none'}: `pawline retrain --force` compares anew"
+        )
 
 
 def _next_number(project: Project) -> int:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from lineage.records import Lineage, Record
 
 ENTRY_SCHEMA: Literal["pawline/version/1"] = "pawline/version/1"
+VERDICT_SCHEMA: Literal["pawline/verdict/1"] = "pawline/verdict/1"
 Action = Literal["register", "promote", "rollback", "forget", "certify", "admit"]
 
 
@@ -43,7 +44,7 @@ class Decision(Record):
         reason: Why, in the decider's words; may be empty.
         key: Fingerprint of the key that signed it: SHA-256 of the public key (DER), in hex.
         files: SHA-256 of every file that this decision added to the registry, by its path there.
-        details: What else the action needs on record.
+        details: What else the action needs on record; of a promotion by the gate, the verdict under `gate`.
     """
 
     number: int
@@ -58,6 +59,95 @@ class Decision(Record):
     key: str
     files: dict[str, str]
     details: dict[str, Any]
+
+
+class Contender(Record):
+    """A model before the gate.
+
+    Attributes:
+        name: A version, or what the newly trained model is called.
+        sha256: Of its file.
+        bytes: Size of its file.
+        latency_ms: How long one photo takes, the median of single calls; of models compared, on the same photos.
+        right: How many photos it recognised.
+        accuracy: The share of them.
+        interval: The accuracy's 95 % interval (Wilson).
+    """
+
+    name: str
+    sha256: str
+    bytes: int
+    latency_ms: float
+    right: int
+    accuracy: float
+    interval: tuple[float, float]
+
+
+class Answers(Record):
+    """On how many photos both models were right, one alone, or none."""
+
+    both_right: int
+    only_challenger: int
+    only_champion: int
+    both_wrong: int
+
+
+class Check(Record):
+    """One rule of the gate: its name, whether it is kept, and a phrase with the figures."""
+
+    name: str
+    passed: bool
+    text: str
+
+
+class SliceResult(Record):
+    """Photos that have something in common: how many, and how many each model recognised.
+
+    Attributes:
+        by: What was looked at, such as `short side`.
+        value: What these photos have in common, such as `100 to 199 px`.
+        images: How many they are.
+        challenger: How many of them the challenger recognised.
+        champion: How many the champion did; None without a champion.
+    """
+
+    by: str
+    value: str
+    images: int
+    challenger: int
+    champion: int | None
+
+
+class Verdict(Record):
+    """What the gate says of a newly trained model, the challenger.
+
+    Attributes:
+        schema_id: Which document this is.
+        promote: Whether it may become the champion: every check is passed.
+        split: The split of the challenger's data that both models answered.
+        images: How many photos that were.
+        left_out: Photos of the split that were not asked: the champion was trained on them or on a near-duplicate.
+        champion: The model in force; None if there is none.
+        challenger: The newly trained model.
+        answers: Who was right; None without a champion.
+        p: Of the one-sided exact McNemar test that the challenger is no better; None without a champion.
+        checks: The rules, one by one.
+        slices: Accuracy on parts of the photos.
+        rules: Section `gate` of params.yaml.
+    """
+
+    schema_id: Literal["pawline/verdict/1"] = VERDICT_SCHEMA
+    promote: bool
+    split: Literal["test", "val"]
+    images: int
+    left_out: int
+    champion: Contender | None
+    challenger: Contender
+    answers: Answers | None
+    p: float | None
+    checks: list[Check]
+    slices: list[SliceResult]
+    rules: dict[str, float | int | None]
 
 
 class VersionSummary(Record):

@@ -1,8 +1,7 @@
 """The parameters: one section of params.yaml a class, checked before any stage works.
 
-`load_section` is how a stage reads its own section (and nothing else of the file); `check_params` checks the whole
-file and is the first thing the first stage does. Both raise `PawlineError` with one line that names the key, the
-value, what is allowed and, for a misspelt key, the nearest one.
+`load_section` is how a stage reads its own section; `check_params` checks the whole file, before any stage works. Both
+raise `PawlineError` with one line: the key, the value, what is allowed and, for a misspelt key, the nearest one.
 """
 
 import difflib
@@ -13,7 +12,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from tasks.params_file import S, Section, checked, read_values, value_at
+from tasks.params_file import Section, checked, read_values, value_at
+from tasks.params_file import load_section as load_section  # stages have it from here
 from tasks.stage import PawlineError
 
 LAYER_LISTS = Path(__file__).parent / "backbone_layers"  # the layers of each backbone, by name and in order
@@ -213,6 +213,19 @@ class FineTuneParams(UnfreezeParams, TrainingParams):
     """Stage 2: the backbone's last layers and the head, BatchNormalization frozen."""
 
 
+class GateParams(Section):
+    """What a newly trained model must show before it replaces the champion; no stage reads it."""
+
+    alpha: float = Field(gt=0, le=0.5, description="how often a model that is only as good may win")
+    min_accuracy: Share
+    min_recall: Share = Field(description="of each class of at least `min_slice_images` photos")
+    max_slice_drop: Share = Field(description="how much accuracy a part of the photos may lose")
+    min_slice_images: int = Field(ge=1, description="parts of fewer photos are shown and decide nothing")
+    min_images: int = Field(ge=1, description="with fewer photos there is no decision: the champion stays")
+    max_size_mb: Annotated[float, Field(gt=0)] | None = Field(description="of the classifier's file; null: any")
+    max_latency_ms: Annotated[float, Field(gt=0)] | None = Field(description="of one photo, the median; null: any")
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -223,6 +236,7 @@ class Params(Section):
     features: FeaturesParams
     train_head: TrainHeadParams
     fine_tune: FineTuneParams
+    gate: GateParams
 
     @model_validator(mode="after")
     def _layers_exist(self) -> "Params":
@@ -277,11 +291,6 @@ def check_params(path: Path) -> Params:
 def check_values(values: dict[str, Any], path: Path) -> Params:
     """Check values as if they stood in the file, before they are written into it."""
     return checked(Params, values, path, prefix="")
-
-
-def load_section(path: Path, name: str, section: type[S]) -> S:
-    """Read one section of the file; the rest of it is not looked at."""
-    return checked(section, value_at(read_values(path), name, path), path, prefix=name + ".")
 
 
 def load_unfrozen_layers(path: Path) -> int | float | str:

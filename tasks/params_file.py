@@ -57,6 +57,11 @@ def value_at(values: dict[str, Any], dotted_key: str, path: Path) -> Any:  # noq
     return value
 
 
+def load_section(path: Path, name: str, section: type[S]) -> S:
+    """Read one section of the file; the rest of it is not looked at."""
+    return checked(section, value_at(read_values(path), name, path), path, prefix=name + ".")
+
+
 def checked(section: type[S], values: Any, path: Path, *, prefix: str) -> S:  # noqa: ANN401 - any YAML value
     """Return values as a section, checked.
 

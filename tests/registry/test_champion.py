@@ -12,16 +12,23 @@ from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
 
+import jsonschema
 import pytest
 
+from flows.cli import app
 from lineage.runs import MODEL_PATH, Project, Run, find_run
 from lineage.runs import champion as current_champion
+from lineage.schemas import schema
 from lineage.store import file_md5
 from registry import champion, register
 from registry.champion import champions, finish_pending, promote, rollback
+from registry.gate import Entrant, Tally, judge
 from registry.ledger import load
+from registry.records import Answers, Verdict
 from registry.signing import KEY_VARIABLE
+from tasks.params import check_params
 from tasks.stage import PawlineError
+from tests.conftest import ROOT
 from tests.registry.test_branch import git
 
 TOOLS = Path(sys.executable).parent
@@ -127,6 +134,58 @@ def look_from_a_clone(project: Project, tmp_path: Path) -> None:
     assert [decision.number for decision in finish_pending(clone)] == list(range(1, 11))
     assert git(clone.root, "for-each-ref", "refs/tags") == tags
     assert not (tmp_path / "nobody").exists()
+
+
+def verdict_for(project: Project, name: str, against: str | None, **changes: object) -> Verdict:
+    """A verdict of the gate in favour of a version."""
+    entry = load(project.root).entry(version(project, name).name)
+    assert entry is not None
+    answers = Answers(both_right=60, only_challenger=7, only_champion=0, both_wrong=0)
+    challenger = Entrant("retrain-1", entry.sha256[MODEL_PATH], 9_700_000, 20.0)
+    champion = None if against is None else Entrant(against, "a" * 64, 9_700_000, 20.0)
+    rules = check_params(ROOT / "params.yaml").gate
+    verdict = judge(Tally("test", 0, answers, []), champion=champion, challenger=challenger, rules=rules)
+    return verdict.model_copy(update=changes)
+
+
+def test_the_gates_verdict_is_signed_with_the_decision(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    for revision in ("HEAD~2", "HEAD~1", "HEAD"):
+        register.register(project, find_run(project, revision), reason="a version")
+    first = verdict_for(project, "v1", None)
+    decision = promote(project, version(project, "v1"), reason="the first", verdict=first)
+    assert decision is not None
+    assert decision.details == {"before": None, "gate": first.model_dump(mode="json")}
+    second = verdict_for(project, "v2", "v1.0.0")
+    for verdict, message in (
+        (
+            verdict_for(project, "v2", "v1.0.0", promote=False),
+            r"the gate refused v2\.0\.0: `pawline promote v2\.0\.0` over",
+        ),
+        (verdict_for(project, "v3", "v1.0.0"), r"the gate judged another model than v2\.0\.0: `pawline retrain"),
+        (verdict_for(project, "v2", None), r"v1\.0\.0 is the champion by now, and v2\.0\.0 was compared with none"),
+    ):
+        with pytest.raises(PawlineError, match=message):
+            promote(project, version(project, "v2"), reason="", verdict=verdict)
+    promote(project, version(project, "v3"), reason="by hand, meanwhile")
+    with pytest.raises(
+        PawlineError, match=r"^v3\.0\.0 is the champion by now, and v2\.0\.0 was compared with v1\.0\.0: "
+    ):
+        promote(project, version(project, "v2"), reason="", verdict=second)
+    assert len(load(project.root).decisions) == 5
+
+    promote(project, version(project, "v2"), reason="better", verdict=verdict_for(project, "v2", "v3.0.0"))
+    stored = load(project.root).decisions[-1]
+    assert Verdict.model_validate(stored.details["gate"]) == verdict_for(project, "v2", "v3.0.0")
+    content = git(project.root, "show", "registry:decisions/0006.json")
+    assert content.strip() == stored.model_dump_json(indent=2)
+    jsonschema.Draft202012Validator(schema("decision")).validate(json.loads(content))
+    jsonschema.Draft202012Validator(schema("verdict")).validate(stored.details["gate"])
+    capsys.readouterr()
+    app(["models", "--history"], standalone_mode=False)
+    assert "promote" in capsys.readouterr().out
+    app(["models", "--json"], standalone_mode=False)
+    document = json.loads(capsys.readouterr().out)
+    assert document["decisions"][-1]["details"]["gate"]["promote"] is True
 
 
 @pytest.fixture

@@ -62,6 +62,7 @@ def test_the_committed_parameters_are_valid() -> None:
         ("validate.min_side", "min_side_px"),
         ("validate.splits.tset", "test"),
         ("features.augment.rotation", "rotation_degrees"),
+        ("gate.alfa", "alpha"),
     ],
 )
 def test_unknown_key(write: Callable[..., Path], key: str, nearest: str) -> None:
@@ -117,6 +118,11 @@ def test_unknown_key(write: Callable[..., Path], key: str, nearest: str) -> None
         ),
         ("validate.splits.val", 1.5, "is 1.5: allowed is a number at least 0, at most 1"),
         ("validate.keep", ["a", 3], ".1 is 3: allowed is text"),
+        ("gate.alpha", 0, "is 0: allowed is a number above 0, at most 0.5"),
+        ("gate.alpha", 0.6, "is 0.6: allowed is a number above 0, at most 0.5"),
+        ("gate.min_recall", 95, "is 95: allowed is a number at least 0, at most 1"),
+        ("gate.min_images", 0, "is 0: allowed is an integer at least 1"),
+        ("gate.max_latency_ms", 0, "is 0: allowed is a number above 0 or null"),
     ],
 )
 def test_impossible_value(write: Callable[..., Path], key: str, value: object, message: str) -> None:
@@ -212,8 +218,8 @@ def test_a_missing_key_and_a_missing_section(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(text.replace("  dropout: 0.2\n", ""))
     assert one_line(path) == "train_head.dropout is missing"
-    path.write_text(text.split("fine_tune:")[0])
-    assert one_line(path) == "fine_tune is missing"
+    path.write_text(text.split("gate:")[0])
+    assert one_line(path) == "gate is missing"
     path.write_text(
         text.replace("image:\n  size_px: 224\n  resize: squash", "image:").replace("  # squash", "# squash")
     )
