@@ -1,14 +1,72 @@
-"""The Prefect server that a run is recorded on: the one that PREFECT_API_URL names, or a temporary one on loopback."""
+"""The Prefect server that runs are recorded on: `pawline ui` starts it, and every other command finds it.
 
+In this order: the one that PREFECT_API_URL names, the project's own, which is noted in `server.json` in Prefect's
+home, or (for `pawline run`) a temporary one. Nothing here imports Prefect before it is needed: Prefect reads its
+settings, its home among them, when it is imported.
+"""
+
+import json
+import os
 import signal
+import sys
+import urllib.request
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import quote
 
-from prefect.client.orchestration import get_client
+import psutil
 
 from tasks.stage import PawlineError
 
+HOME = Path(".prefect")  # beside the project, as in prefect.toml
+NOTE = "server.json"
+API_VARIABLE = "PREFECT_API_URL"
+HEALTH_SECONDS = 5.0  # for a server under load to answer
+CLOCK_SECONDS = 10.0  # by which a process's start time may differ when the clock has been set
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that `pawline ui` has started.
+
+    Attributes:
+        address: Of Prefect's page, such as `http://127.0.0.1:4200`.
+        reports: Address of the pages in `reports_folder`.
+        reports_folder: Absolute.
+        pid: The process of `pawline ui`.
+        started: When that process started, in seconds since 1970.
+    """
+
+    address: str
+    reports: str
+    reports_folder: str
+    pid: int
+    started: float
+
+    @property
+    def api(self) -> str:
+        """Return what PREFECT_API_URL would be."""
+        return f"{self.address}/api"
+
+
+def home() -> Path:
+    """Return Prefect's home: PREFECT_HOME, or `.prefect` in the current folder."""
+    return Path(os.environ.get("PREFECT_HOME", HOME)).expanduser().absolute()
+
+
+def prepare() -> None:
+    """Give Prefect and the processes it starts an absolute home and no telemetry, if it is not imported yet.
+
+    prefect.toml says where the home is as seen from the project's folder; a retraining leaves that folder.
+    """
+    if "prefect" not in sys.modules:
+        os.environ["PREFECT_HOME"] = str(home())
+        os.environ.setdefault("DO_NOT_TRACK", "1")
+        os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
 
 def connect() -> None:
-    """Make sure that there is a server, starting the temporary one if none is named.
+    """Make sure that there is a server, starting a temporary one if there is no other, and end what died on it.
 
     A temporary server belongs to this process and ends with it. It is started with the interrupt signal blocked, which
     it inherits: Ctrl-C on a terminal goes to the whole process group, and without its server the run would wait a
@@ -17,6 +75,14 @@ def connect() -> None:
     Raises:
         PawlineError: The server cannot be reached or started.
     """
+    prepare()
+    server = None if API_VARIABLE in os.environ else running()
+    if server is not None:
+        _use(server.api)
+    from prefect.client.orchestration import get_client
+
+    from flows import liveness
+
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         client = get_client(sync_client=True)
@@ -26,4 +92,98 @@ def connect() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     problem = client.api_healthcheck()
     if problem is not None:
-        raise PawlineError(f"no Prefect server at {client.api_url} ({problem}): start it, or unset PREFECT_API_URL")
+        raise PawlineError(f"no Prefect server at {client.api_url} ({problem}): start it, or unset {API_VARIABLE}")
+    liveness.end_dead_runs()
+
+
+def require() -> str:
+    """Return the API address of a server that is running, and use it from now on.
+
+    Raises:
+        PawlineError: There is none.
+    """
+    prepare()
+    if api := os.environ.get(API_VARIABLE):
+        if not is_healthy(api):
+            raise PawlineError(f"no Prefect server at {api}: start it, or unset {API_VARIABLE}")
+        return api
+    server = running()
+    if server is None:
+        raise PawlineError("no Prefect server: start one with `pawline ui` in another terminal")
+    _use(server.api)
+    return server.api
+
+
+def running() -> Server | None:
+    """Return the project's own server, if its process is alive and it answers."""
+    server = noted()
+    if server is None or not is_alive(server.pid, server.started) or not is_healthy(server.api):
+        return None
+    return server
+
+
+def noted() -> Server | None:
+    """Return the server that was last started here, if it was not ended in good order."""
+    try:
+        return Server(**json.loads((home() / NOTE).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def note(server: Server | None) -> None:
+    """Write down which server is running here, or that there is none any more."""
+    path = home() / NOTE
+    if server is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_json(path, asdict(server))
+
+
+def report_url(path: Path) -> str:
+    """Return an address at which a browser finds a file in reports/: of the running server, or else the file's path.
+
+    Args:
+        path: Relative to the current folder, or absolute.
+    """
+    path = path.resolve()
+    server = noted()
+    if server is None or not path.is_relative_to(server.reports_folder) or not is_alive(server.pid, server.started):
+        return str(path)
+    return f"{server.reports}/{quote(path.relative_to(server.reports_folder).as_posix())}"
+
+
+def is_healthy(api: str) -> bool:
+    """Say whether a Prefect server answers at an API address."""
+    try:
+        with urllib.request.urlopen(f"{api.rstrip('/')}/health", timeout=HEALTH_SECONDS) as answer:  # noqa: S310 - http
+            body: bytes = answer.read()
+            return body == b"true"
+    except (OSError, ValueError):
+        return False
+
+
+def is_alive(pid: int, started: float) -> bool:
+    """Say whether the process that had this id then is still at work: after a reboot others have the ids."""
+    try:
+        process = psutil.Process(pid)
+        same: bool = abs(process.create_time() - started) < CLOCK_SECONDS
+        return same and bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a small file that appears whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(value), encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _use(api: str) -> None:
+    """Let this process, and those it starts, use a server."""
+    os.environ[API_VARIABLE] = api
+    if "prefect" in sys.modules:
+        from prefect.context import refresh_global_settings_context
+
+        refresh_global_settings_context()

@@ -33,6 +33,14 @@ def interruptible(what_now: str) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
+def quiet_prefect() -> None:
+    """Keep Prefect's own words off the terminal; the flows' are shown. Call it before Prefect is imported."""
+    from flows import server
+
+    server.prepare()
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
 class _Terminal(logging.Handler):
     """Prints records on what is the standard output by then."""
 

@@ -1,0 +1,67 @@
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
+
+from flows import deployments
+from tests.flows.conftest import processes_in
+from tests.flows.served import Served, state_of, wait_for
+
+pytest_plugins = ["tests.flows.served"]
+
+
+@contextmanager
+def at_work(served: Served) -> Iterator["subprocess.Popen[str]"]:
+    """A worker, which ends with the block whatever happens."""
+    worker = served.popen("worker")
+    try:
+        yield worker
+    finally:
+        worker.terminate()
+        try:
+            worker.communicate(timeout=50)
+        finally:
+            worker.kill()
+
+
+def running(client: SyncPrefectClient, deployment: DeploymentResponse) -> list[FlowRun]:
+    """The runs under way that a schedule started."""
+    of_deployment = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment.id]))
+    runs = client.read_flow_runs(flow_run_filter=of_deployment)
+    return [run for run in runs if run.state_name == "Running" and run.auto_scheduled]
+
+
+def test_a_schedule_outlives_the_server_and_runs_end_with_the_worker(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = deployments.parse_schedule(None, "20s", "UTC")
+    assert every is not None
+    asleep = served.folder / "asleep"
+    with served.in_use(monkeypatch) as client, at_work(served) as worker:
+        deployment = deployments.find(client, "pipeline") or deployments.deploy(client, "pipeline")
+        deployments.set_schedule(client, deployment, every, {"seconds": 30})
+        assert worker.stdout is not None
+        assert worker.stdout.readline().startswith(f"at work for {served.address} (Ctrl-C ends it): `pawline schedule`")
+
+        served.stop()
+        served.start()
+        (kept,) = client.read_deployment_schedules(deployment.id)
+        assert (kept.active, kept.schedule.model_dump()["interval"].total_seconds()) == (True, 20)
+        asleep.unlink(missing_ok=True)
+        wait_for(60, asleep.exists)
+        deployments.switch_off(client, deployment)
+        runs = running(client, deployment)
+        worker.terminate()
+        output = worker.communicate(timeout=50)[0]
+
+        assert worker.returncode == 0
+        assert output.splitlines()[-1] == "the worker has ended; what is due waits for the next one"
+        assert f"napping in {served.folder}\n" in output
+        assert runs
+        assert {state_of(run, client) for run in runs} == {"Crashed"}
+        assert len(processes_in(served.folder)) == 2  # the server and its page
