@@ -9,7 +9,25 @@ from collections.abc import Callable
 
 import typer
 
-from flows.commands import admit, card, certify, compare, forget, gc, lineage, models, pipeline, push, verify, why
+from flows.commands import (
+    admit,
+    cancel,
+    card,
+    certify,
+    compare,
+    forget,
+    gc,
+    lineage,
+    models,
+    pipeline,
+    push,
+    retrain,
+    schedule,
+    ui,
+    verify,
+    why,
+    worker,
+)
 from tasks.stage import PawlineError
 
 app = typer.Typer(
@@ -31,6 +49,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": pipeline.run_command,
     "presets": pipeline.presets_command,
     "sweep": pipeline.sweep_command,
+    "retrain": retrain.retrain_command,
+    "schedule": schedule.schedule_command,
+    "ui": ui.ui_command,
+    "worker": worker.worker_command,
+    "cancel": cancel.cancel_command,
     "why": why.why_command,
     "lineage": lineage.lineage_command,
     "verify": verify.verify_command,

@@ -58,7 +58,7 @@ def fresh_copy(project: Project, run: Run, lock: Lock) -> Iterator[Path]:
         else:
             _copy_commit(root, run.commit, folder)
         _isolate(folder)
-        _link_outside_files(root, folder)
+        link_outside_files(root, folder)
         yield folder
     finally:
         shutil.rmtree(folder)
@@ -139,7 +139,7 @@ def _isolate(folder: Path) -> None:
         (folder / USER_CACHE / "pawline/weights").symlink_to(weights)
 
 
-def _link_outside_files(root: Path, folder: Path) -> None:
+def link_outside_files(root: Path, folder: Path) -> None:
     """Link photos and weights that params.yaml names by a path within the project, where git does not keep them."""
     params = lockfile.load_yaml((folder / "params.yaml").read_bytes(), origin="params.yaml")
     for section, key in PATHS:

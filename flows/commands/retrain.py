@@ -1,0 +1,60 @@
+"""`pawline retrain`: a challenger from what is there now, promoted only if it beats the champion."""
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from flows.commands.pipeline import PresetOption, SetOption
+from flows.commands.shared import enter_project, interruptible, quiet_prefect
+from tasks.stage import PawlineError
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+
+def retrain_command(
+    preset: PresetOption = None,
+    set_: SetOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Train and compare even if nothing is new since the last retraining.")
+    ] = False,
+    overlap: Annotated[
+        Literal["wait", "skip"], typer.Option(help="What to do while another retraining is at work.")
+    ] = "wait",
+) -> None:
+    """Retrain on what is there now, and promote the result only if it beats the champion.
+
+    Looks at the photos again. If they, the committed parameters and the code are those of the last retraining, that is
+    all. Otherwise a challenger is trained in a git worktree beside the project, so that your files are not touched, and
+    answers the same test photos as the champion. It is registered and promoted if it is better beyond chance, worse on
+    no class or slice, and within the limits of `gate:` in params.yaml; if not, it is kept as a DVC experiment. Either
+    way reports/retrain/ has the comparison.
+
+    \b
+    Examples:
+      pawline retrain
+      pawline retrain --set data.path=../photos      photos of another place
+      pawline retrain --force                        compare once more
+      pawline schedule --cron "0 3 * * *"            every night
+    """  # noqa: D301 - \b keeps the lines of the examples apart
+    started = time.monotonic()
+    here = enter_project()
+    with interruptible("the champion is the one it was; the next retraining carries on from here"):
+        from flows import presets
+
+        overrides = presets.collect_settings(None, set_ or [], here=here)
+        state = _run(force=force, preset=preset, overrides=overrides, overlap=overlap)
+        if state.is_cancelled():
+            raise PawlineError("cancelled: the champion is the one it was; the next retraining carries on from here")
+        state.result()  # raises what went wrong
+    typer.echo(f"{(state.name or '').lower()}: {state.message}; {time.monotonic() - started:.0f} s")
+
+
+def _run(**parameters: Any) -> "State[Any]":  # noqa: ANN401 - as the flow takes them
+    quiet_prefect()
+    from flows import server
+    from flows.retrain import retrain
+
+    server.connect()
+    return retrain(**parameters, return_state=True)

@@ -1,0 +1,82 @@
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from flows import dvc_graph, retrain, worktree
+from lineage import git
+from lineage.runs import WORKSPACE, Project
+from tasks.stage import PawlineError
+from tests.flows.conftest import FAILS, PARAMS, dvc
+
+
+def commit(folder: Path, message: str) -> str:
+    git.git(folder, "commit", "--quiet", "--all", "--message", message)
+    return git.find_commit(folder, "HEAD") or ""
+
+
+@pytest.fixture(autouse=True)
+def own_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+def test_nothing_is_trained_before_it_is_known_who_decides(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    retrain.check_ready(Project(recorded))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+    git.git(recorded, "config", "--unset", "user.name")
+    with pytest.raises(PawlineError, match=r"^git does not know who decides: `git config user\.name NAME`"):
+        retrain.check_ready(Project(recorded))
+
+
+def test_what_is_not_committed_is_left_out_and_named(recorded: Path, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("flows").propagate = True
+    retrain.check_ready(Project(recorded))
+    caplog.clear()  # of the key that it made
+    retrain.check_ready(Project(recorded))
+    assert caplog.messages == []
+    (recorded / "params.yaml").write_text(PARAMS.replace("views: 3", "views: 4"))
+    dvc("repro")
+    retrain.check_ready(Project(recorded))
+    assert caplog.messages == ["retraining takes what is committed; changed since, and left out: params.yaml"]
+
+
+def test_news_are_changed_inputs_and_not_outputs_that_the_cache_has_lost(
+    recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project(recorded)
+    lock = (recorded / "dvc.lock").read_bytes()
+    lost = project.lock(WORKSPACE)["left"].outs[0]
+    project.store.object_path(lost.md5).unlink()
+    (recorded / "params.yaml").write_text(PARAMS.replace("views: 3", "views: 4"))
+    changed = commit(recorded, "Show more views")
+    with worktree.opened(project, f"{changed}~1", lock) as folder:
+        monkeypatch.chdir(folder)
+        assert not (folder / "left.txt").exists()
+        assert retrain.find_news(folder) == []
+        monkeypatch.chdir(recorded)
+    with worktree.opened(project, changed, lock) as folder:
+        monkeypatch.chdir(folder)
+        assert {(reason.kind, reason.about) for reason in retrain.find_news(folder)} == {
+            ("parameter", "features.views")
+        }
+        monkeypatch.chdir(recorded)
+
+
+@pytest.mark.usefixtures("prefect_url")
+def test_a_run_that_fails_changes_no_champion_and_the_next_one_carries_on(recorded: Path) -> None:
+    (recorded / "tasks/left.py").write_text(FAILS)
+    commit(recorded, "Break a stage")
+    with pytest.raises(PawlineError, match=r"^stage left failed: no photos in x: set data\.path$"):
+        retrain.retrain()
+    assert git.tags(recorded, "*") == []
+    assert git.find_commit(recorded, retrain.LAST_RUN) is None, "so the next one tries again"
+    left = recorded.parent / ".project-retrain"
+    assert (left / "right.txt").exists(), "what was done is there for the next one"
+    assert Path.cwd() == recorded
+    worktree.remove(recorded, left)
+
+
+def test_the_stages_that_look_outside_are_asked_first(recorded: Path) -> None:
+    assert dvc_graph.always_run() == ["source"]
