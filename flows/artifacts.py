@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.runtime import flow_run
 
 from flows import server
 
@@ -31,6 +32,9 @@ def publish_run(before: Metrics) -> None:
         before: The evaluation as the run found it.
     """
     after, validation = read_metrics(), read_metrics(VALIDATION_PATH)
+    if REPORT_PATH.is_file() and flow_run.id == flow_run.root_flow_run_id:
+        # As a part of a retraining, the run is in a folder that goes when it is over.
+        publish_report(REPORT_PATH, "the report")
     if after:
         create_table_artifact(
             table=compare_metrics(before, after),
@@ -43,9 +47,9 @@ def publish_run(before: Metrics) -> None:
         )
 
 
-def publish_report(report: Path, text: str) -> None:
-    """Link a report's page."""
-    create_link_artifact(link=server.report_url(report), link_text=text, key="report", description=str(report))
+def publish_report(report: Path, text: str, *, key: str = "report") -> None:
+    """Link a report's page, under a key of Prefect's list of artifacts."""
+    create_link_artifact(link=server.report_url(report), link_text=text, key=key, description=str(report))
 
 
 def publish_verdict(markdown: str) -> None:

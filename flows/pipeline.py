@@ -3,62 +3,145 @@
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from prefect import flow, task
+from prefect import Task, flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run, task_run
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
+from prefect.tasks import exponential_backoff
 
-from flows import dvc_graph
+from flows import artifacts, dvc_graph, liveness, presets
+from flows.cancelling import stoppable
+from flows.dvc_graph import PlannedStage
+from flows.stage_process import StageProcesses, StoppedError
 from lineage import prefect_runs
 from lineage.records import RunRecord
 from lineage.runs import WORKSPACE, Project
+from tasks.stage import TemporaryError
 
 CACHED, COMPLETED = "Cached", "Completed"  # names of a task run's final state
+LONGEST_DELAY_SECONDS = 10.0  # between two tries: Prefect sleeps through it, and a cancelled run waits for its end
+JITTER = 0.2  # a pause is up to this share longer, or shorter
 
 logger = logging.getLogger(__name__)
 
 
-# DVC decides what to redo, so Prefect caches nothing.
-@task(task_run_name="{stage}", cache_policy=NO_CACHE)
-def run_stage(stage: str, *, force: bool, lock_fd: int) -> State[None]:
-    """Bring one stage up to date: `Completed` when its command ran, `Cached` when DVC had its result."""
-    log = logging.LoggerAdapter(logger, {"stage": stage})
-    if not force and dvc_graph.is_unchanged(stage):
-        log.info("unchanged")
-        return Completed(name=CACHED, message="unchanged")
-    started, began = time.monotonic(), datetime.now(UTC)
-    if not dvc_graph.reproduce_stage(stage, force=force, lock_fd=lock_fd):
-        return Completed(name=CACHED, message="restored from DVC's run cache")
-    log.info("done in %.1f s", time.monotonic() - started)
-    _note_run(stage, began)
-    return Completed(name=COMPLETED)
-
-
-@flow
-def pipeline(targets: Sequence[str] = (), *, force: bool = False) -> dict[str, str]:
+@flow  # on Prefect's default task runner, a thread a stage; how many processes run is limited by `StageProcesses`
+def pipeline(
+    targets: Sequence[str] = (),
+    *,
+    force: bool = False,
+    preset: str | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> dict[str, str]:
     """Bring the project in the current folder up to date, like `dvc repro`.
 
     Args:
         targets: Stages wanted, with everything they need; none means all.
         force: Run every command even if DVC has its result.
+        preset: A recipe of presets/, written into params.yaml first.
+        overrides: Single settings over that, by dotted key, such as `train_head.epochs`.
 
     Returns:
-        The stages in the order they were looked at, each with the name of its state, `Completed` or `Cached`.
+        The stages in DVC's order, each with the name of its state, `Completed` or `Cached`.
 
     Raises:
-        PawlineError: A stage failed, and those after it were not run; or a target is no stage.
+        PawlineError: A stage failed, and those that need it were not run; or a target or setting is wrong.
+        prefect.exceptions.CancelledRun: The run, or the one that it is part of, was cancelled in Prefect.
     """
-    with dvc_graph.only_run() as lock_fd:
-        # Called directly, not submitted: cancelling then reaches the stage's processes.
-        states = {stage: run_stage(stage, force=force, lock_fd=lock_fd) for stage in dvc_graph.plan_stages(targets)}
-    return {stage: str(state.name) for stage, state in states.items()}
+    settings = presets.combine(preset, overrides or {})
+    with liveness.noted(), suppress(StoppedError), stoppable() as processes, dvc_graph.only_run(processes) as lock_fd:
+        presets.apply(settings)
+        before = artifacts.read_metrics()
+        states = _run_stages(dvc_graph.plan(targets), force=force, lock_fd=lock_fd, processes=processes)
+        if not targets:
+            artifacts.publish_run(before)
+        return {stage: str(state.name) for stage, state in states.items()}
+    return Cancelled(message="stopped; the next run carries on from here")  # type: ignore[return-value]  # to Prefect
 
 
-def _note_run(stage: str, began: datetime) -> None:
+# DVC decides what to redo, so Prefect caches nothing.
+@task(task_run_name="{stage.name}", cache_policy=NO_CACHE)
+def run_stage(stage: PlannedStage, *, force: bool, lock_fd: int, processes: StageProcesses) -> State[None]:
+    """Bring one stage up to date: `Completed` when its command ran, `Cached` when DVC had its result."""
+    log = logging.LoggerAdapter(logger, {"stage": stage.name})
+    try:
+        if not force and dvc_graph.is_unchanged(stage.name, processes):
+            log.info("unchanged")
+            return Completed(name=CACHED, message="unchanged")
+        if stage.desc:
+            log.info(stage.desc)
+        started, began = time.monotonic(), datetime.now(UTC)
+        ran = dvc_graph.reproduce_stage(
+            stage.name,
+            force=force,
+            lock_fd=lock_fd,
+            timeout_seconds=stage.policy.timeout_seconds,
+            processes=processes,
+        )
+        if not ran:
+            return Completed(name=CACHED, message="restored from DVC's run cache")
+        message = f"done in {time.monotonic() - started:.1f} s"
+        log.info(message)
+        _note_run(stage.name, began, processes)
+        return Completed(name=COMPLETED, message=message)
+    except StoppedError:
+        return Cancelled(message="stopped")
+
+
+def _run_stages(
+    plan: Sequence[PlannedStage], *, force: bool, lock_fd: int, processes: StageProcesses
+) -> dict[str, State[Any]]:
+    """Run stages, those that do not need each other at the same time, and return how each ended.
+
+    Raises:
+        PawlineError: That of the stage that failed first.
+        StoppedError: The processes were stopped.
+    """
+    futures: dict[str, PrefectFuture[Any]] = {}
+    for stage in plan:
+        futures[stage.name] = _as_task(stage).submit(
+            stage, force=force, lock_fd=lock_fd, processes=processes, wait_for=[futures[name] for name in stage.needs]
+        )
+    for future in futures.values():
+        future.wait()
+    processes.check()
+    states = {name: future.state for name, future in futures.items()}
+    failed = [state for state in states.values() if state.is_failed()]
+    if failed:
+        min(failed, key=lambda state: state.timestamp).result()  # raises what went wrong
+    return states
+
+
+def _as_task(stage: PlannedStage) -> Task[..., State[None]]:
+    """Return the task that runs a stage, with the stage's name, purpose and policy."""
+    delays = exponential_backoff(stage.policy.retry_delay_seconds)(stage.policy.retries)
+    return run_stage.with_options(
+        name=stage.name,
+        description=stage.desc,
+        retries=stage.policy.retries,
+        retry_delay_seconds=[min(delay, LONGEST_DELAY_SECONDS) for delay in delays],
+        retry_jitter_factor=JITTER,
+        retry_condition_fn=_is_worth_another_try,
+    )
+
+
+def _is_worth_another_try(stage: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """Say whether a stage failed for a reason that may pass; Prefect asks as long as there are tries left."""
+    if not isinstance(state.data, TemporaryError):
+        return False
+    log = logging.LoggerAdapter(logger, {"stage": stage.name})
+    log.warning("%s; try %d of %d follows", state.data, run.run_count + 1, stage.retries + 1)
+    return True
+
+
+def _note_run(stage: str, began: datetime, processes: StageProcesses) -> None:
     """Keep which Prefect run ran the stage, for `pawline lineage`; not in the outputs, which hold no times."""
     project = Project(Path.cwd())
     record = RunRecord(
@@ -68,4 +151,6 @@ def _note_run(stage: str, began: datetime) -> None:
         started=began.isoformat(timespec="seconds"),
         ended=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    prefect_runs.write_record(project, project.lock(WORKSPACE)[stage], record)
+    with dvc_graph.at_rest(processes):
+        locked = project.lock(WORKSPACE)[stage]
+    prefect_runs.write_record(project, locked, record)

@@ -91,10 +91,24 @@ def collect_settings(preset: str | None, assignments: Iterable[str], *, here: Pa
         assignments: `KEY=VALUE` each.
         here: Where the user stands, which relative paths start from.
     """
+    return combine(preset, parse_assignments(assignments, here=here))
+
+
+def parse_assignments(assignments: Iterable[str], *, here: Path) -> Settings:
+    """Return what `KEY=VALUE` each set; relative paths start from `here`."""
     given: Settings = {}
     for text in assignments:
         given |= parse_setting(text)
-    given |= {key: relative_to_root(given[key], here) for key in PATH_KEYS if key in given}
+    return given | {key: relative_to_root(given[key], here) for key in PATH_KEYS if key in given}
+
+
+def combine(preset: str | None, overrides: Mapping[str, Any]) -> Settings:
+    """Return the preset's settings, over them single ones by dotted key, and the `data.source` which their path needs.
+
+    Raises:
+        PawlineError: There is no such preset, or nothing at the path.
+    """
+    given = {name: leaf for key, value in overrides.items() for name, leaf in flatten(value, key).items()}
     settings = (load_preset(preset) if preset else {}) | given
     if given.get("data.path") and "data.source" not in given:
         settings |= _fitting_source(given["data.path"], settings)
@@ -142,6 +156,14 @@ def changes(settings: Settings) -> Settings:
     present = flatten(values)
     missing = object()
     return {key: value for key, value in settings.items() if repr(present.get(key, missing)) != repr(value)}
+
+
+def apply(settings: Settings) -> None:
+    """Check settings and write those that params.yaml does not have yet, and say so."""
+    written = changes(settings)
+    write_settings(written)
+    if written:
+        logger.info("params.yaml has the settings now; `git diff params.yaml` shows them")
 
 
 def write_settings(settings: Settings) -> None:

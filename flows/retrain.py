@@ -14,10 +14,12 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.events import emit_event
-from prefect.states import Completed
+from prefect.exceptions import CancelledRun
+from prefect.states import Cancelled, Completed
 
-from flows import artifacts, dvc_graph, experiments, liveness, turns, worktree
+from flows import artifacts, cancelling, dvc_graph, experiments, liveness, turns, worktree
 from flows.pipeline import pipeline
+from flows.stage_process import StoppedError
 from flows.turns import Overlap
 from lineage import git
 from lineage.runs import Project, Run, champion, find_from
@@ -59,7 +61,7 @@ def retrain(
         overlap: What to do while another retraining is at work: `wait` for it, or `skip`.
 
     Returns:
-        A state: `Skipped`, `Unchanged`, `Refused` or `Promoted`, with the reason as its message.
+        A state: `Skipped`, `Unchanged`, `Refused` or `Promoted`, with the reason as its message; or `Cancelled`.
 
     Raises:
         PawlineError: Something is missing, or a stage failed; the champion is the one it was.
@@ -70,8 +72,11 @@ def retrain(
         if no_turn is not None:
             return _ended(SKIPPED, no_turn)
         commit = git.find_commit(project.root, "HEAD") or ""
-        with worktree.opened(project, commit, _last_lock(project)) as folder:
-            return _challenge(project, commit, folder, force=force, settings=(preset, overrides))
+        try:
+            with worktree.opened(project, commit, _last_lock(project)) as folder:
+                return _challenge(project, commit, folder, force=force, settings=(preset, overrides))
+        except (CancelledRun, StoppedError):
+            return Cancelled(message="the champion is the one it was; the next retraining carries on from here")
 
 
 def check_ready(project: Project) -> None:
@@ -114,7 +119,9 @@ def _challenge(
         logger.info("%s: changed since the last retraining: %s", name, why)
         pipeline()
     run = worktree.keep_run(project, folder, base=commit, name=name, message=f"Retrain: {why}")
-    state = _decide(project, run, folder, judge(project, run, folder))
+    verdict = judge(project, run, folder)
+    cancelling.check()
+    state = _decide(project, run, verdict)
     git.git(project.root, "update-ref", LAST_RUN, run.commit or "")
     return state
 
@@ -129,11 +136,12 @@ def judge(project: Project, run: Run, folder: Path) -> Verdict:
     shutil.copyfile(folder / artifacts.REPORT_PATH, reports / "report.html")
     write_page(result, reports)
     artifacts.publish_verdict(verdict_markdown(result.verdict))
-    artifacts.publish_report(reports / "gate.html", f"{run.name}: champion against challenger")
+    artifacts.publish_report(reports / "gate.html", f"{run.name}: champion against challenger", key="comparison")
+    artifacts.publish_report(reports / "report.html", f"{run.name}: the report")
     return result.verdict
 
 
-def _decide(project: Project, run: Run, folder: Path, verdict: Verdict) -> State[None]:
+def _decide(project: Project, run: Run, verdict: Verdict) -> State[None]:
     message = summary(verdict)
     if not verdict.promote:
         _tell("pawline.refused", run.name, message)

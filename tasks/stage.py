@@ -16,11 +16,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 SECONDS_TO_UNWIND = 3.0
+TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h
 SCRATCH = Path(".pawline")  # unfinished work, so that an interrupted stage carries on; never an input of a stage
 
 
 class PawlineError(Exception):
     """Something the user can put right: the message is the one line they read, and says what to do next."""
+
+
+class TemporaryError(PawlineError):
+    """Something that may be right again by itself, such as a network that is down: another try is worth while."""
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -36,7 +41,8 @@ def add_path(stage_parser: argparse.ArgumentParser, flag: str, default: str, tex
 def run(main: Callable[[], None]) -> None:
     """Run a stage's `main`: log lines to stdout, a `PawlineError` as one line on stderr, and an exit code.
 
-    Exit codes: 0 done, 1 a `PawlineError`, 130 interrupted from the keyboard.
+    Exit codes: 0 done, 1 a `PawlineError`, 75 (`EX_TEMPFAIL` of sysexits.h) a `TemporaryError`, 130 interrupted from
+    the keyboard.
     """
     _die_with_parent()
     signal.signal(signal.SIGTERM, _end)
@@ -45,7 +51,7 @@ def run(main: Callable[[], None]) -> None:
         main()
     except PawlineError as error:
         sys.stderr.write(f"error: {error}\n")
-        sys.exit(1)
+        sys.exit(TEMPORARY_FAILURE if isinstance(error, TemporaryError) else 1)
     except FileNotFoundError as error:
         sys.stderr.write(f"error: {error.filename or error} is missing: run `dvc repro` for what a stage reads\n")
         sys.exit(1)

@@ -44,9 +44,10 @@ def cancel_command(
         str | None, typer.Argument(metavar="RUN", help="Name or id of a run. Default: the one that is at work.")
     ] = None,
 ) -> None:
-    """End a run that is at work, of a worker or of another terminal, and wait until it is over.
+    """End a run that is at work.
 
-    Its stage is interrupted, and the next run carries on from there.
+    One of a worker or of another terminal; waits until it is over. Its stage is interrupted, and the next run carries
+    on from there.
 
     \b
     Examples:

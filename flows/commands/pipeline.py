@@ -2,15 +2,14 @@
 
 import json
 import logging
-import os
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from flows.commands.shared import enter_project, interruptible
+from flows.commands.shared import connected_to_prefect, enter_project, interruptible
 from tasks.stage import PawlineError
 
 METRICS_PATH = Path("reports/metrics/evaluation.json")
@@ -60,8 +59,7 @@ def run_command(
       pawline run -p s4 --set data.path=../photos --set train_head.epochs=5
       pawline run --set 'train_head.hidden_units=[128]' --name wide-head
 
-    Prefect keeps its records in .prefect/. To look at them: `prefect server start` in one terminal, then
-    `PREFECT_API_URL=http://127.0.0.1:4200/api pawline run` in another.
+    Prefect keeps its records in .prefect/. To look at them: `pawline ui` in another terminal.
     """  # noqa: D301 - \b keeps the lines of the examples apart
     started = time.monotonic()
     here = enter_project()
@@ -69,16 +67,13 @@ def run_command(
         from flows import dvc_graph, experiments, presets
 
         planned = dvc_graph.plan_stages(stages or [])  # what is wrong shows before Prefect starts
-        settings = presets.collect_settings(preset, set_ or [], here=here)
+        given = presets.parse_assignments(set_ or [], here=here)
+        settings = presets.combine(preset, given)
         presets.changes(settings)
         keeps = _can_keep(name) if settings or name else False
+        overrides = {key: settings[key] for key in settings if key in given or key == "data.source"}
         with experiments.only_command():
-            with dvc_graph.only_run():
-                written = presets.changes(settings)
-                presets.write_settings(written)
-            if written:
-                logger.info("params.yaml has the settings now; `git diff params.yaml` shows them")
-            states = _run_pipeline(stages or [], force=force)
+            states = _run_pipeline(stages or [], force=force, preset=preset, overrides=overrides)
             typer.echo(_summary(states, seconds=time.monotonic() - started, everything=not stages))
             if keeps:
                 typer.echo(_keep(planned, name=name, prefix=preset or "run"))
@@ -151,16 +146,18 @@ def sweep_command(
         raise typer.Exit(1)
 
 
-def _run_pipeline(targets: list[str], *, force: bool) -> dict[str, str]:
+def _run_pipeline(targets: list[str], **options: Any) -> dict[str, str]:  # noqa: ANN401 - as the flow takes them
     """Run the flow, its log on the terminal and Prefect's own words not."""
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    logger.info("starting Prefect")
-    from flows import server
-    from flows.pipeline import pipeline
+    with connected_to_prefect():
+        from prefect.exceptions import CancelledRun
 
-    server.connect()
-    return pipeline(targets, force=force)
+        from flows.pipeline import pipeline
+
+        try:
+            states: dict[str, str] = pipeline(targets, **options)
+        except CancelledRun:
+            raise PawlineError("the run was cancelled in Prefect: `pawline run` carries on from there") from None
+    return states
 
 
 def _can_keep(name: str | None) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from flows.commands.pipeline import PresetOption, SetOption
-from flows.commands.shared import enter_project, interruptible, quiet_prefect
+from flows.commands.shared import connected_to_prefect, enter_project, interruptible
 from tasks.stage import PawlineError
 
 if TYPE_CHECKING:
@@ -23,13 +23,13 @@ def retrain_command(
         Literal["wait", "skip"], typer.Option(help="What to do while another retraining is at work.")
     ] = "wait",
 ) -> None:
-    """Retrain on what is there now, and promote the result only if it beats the champion.
+    """Retrain, and promote what beats the champion.
 
-    Looks at the photos again. If they, the committed parameters and the code are those of the last retraining, that is
-    all. Otherwise a challenger is trained in a git worktree beside the project, so that your files are not touched, and
-    answers the same test photos as the champion. It is registered and promoted if it is better beyond chance, worse on
-    no class or slice, and within the limits of `gate:` in params.yaml; if not, it is kept as a DVC experiment. Either
-    way reports/retrain/ has the comparison.
+    Looks at the photos as they are now. If they, the committed parameters and the code are those of the last retraining,
+    that is all. Otherwise a challenger is trained in a git worktree beside the project, so that your files are not
+    touched, and answers the same test photos as the champion. It is registered and promoted if it is better beyond
+    chance, worse on no class or slice, and within the limits of `gate:` in params.yaml; if not, it is kept as a DVC
+    experiment. Either way reports/retrain/ has the comparison.
 
     \b
     Examples:
@@ -52,9 +52,7 @@ def retrain_command(
 
 
 def _run(**parameters: Any) -> "State[Any]":  # noqa: ANN401 - as the flow takes them
-    quiet_prefect()
-    from flows import server
-    from flows.retrain import retrain
+    with connected_to_prefect():
+        from flows.retrain import retrain
 
-    server.connect()
-    return retrain(**parameters, return_state=True)
+        return retrain(**parameters, return_state=True)

@@ -33,12 +33,26 @@ def interruptible(what_now: str) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def quiet_prefect() -> None:
-    """Keep Prefect's own words off the terminal; the flows' are shown. Call it before Prefect is imported."""
+@contextmanager
+def connected_to_prefect() -> Iterator[None]:
+    """Let flows that are called in the block be recorded by Prefect, its own words kept off the terminal.
+
+    Raises:
+        PawlineError: The server cannot be reached or started.
+    """
     from flows import server
 
     server.prepare()
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    # Prefect imports it by way of jsonschema: a second of compiling grammars, for formats that nobody checks here.
+    sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
+    logging.getLogger(__name__).info("starting Prefect")
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    server.connect()
+    # Nobody waits for heartbeats, and a flow that has them takes up to a second to end.
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
 
 
 class _Terminal(logging.Handler):

@@ -15,7 +15,7 @@ import requests
 from tasks.progress import Progress
 from tasks.sources.digests import file_digest
 from tasks.sources.fingerprint import is_url, public_url
-from tasks.stage import PawlineError, whole_file
+from tasks.stage import PawlineError, TemporaryError, whole_file
 
 log = logging.getLogger(__name__)
 TIMEOUT_SECONDS = (10.0, 60.0)  # to connect; between two reads
@@ -49,7 +49,8 @@ def fetch(url: str, *, sha256: str | None, delays_seconds: Sequence[float] = RET
         delays_seconds: Pauses before each further try.
 
     Raises:
-        PawlineError: It could not be fetched, or has another digest.
+        TemporaryError: The network or the server failed, once more than there are pauses.
+        PawlineError: It could not be fetched for another reason, or has another digest.
     """
     files = _files(url)
     if files.whole.exists() and sha256 in (None, file_digest(files.whole)):
@@ -84,19 +85,29 @@ def _download_with_retries(url: str, files: _Files, delays_seconds: Sequence[flo
     for delay in (*delays_seconds, None):
         try:
             _download(url, files)
-        except (_InterruptedError, requests.ConnectionError, requests.Timeout) as problem:
+        except (_InterruptedError, requests.RequestException) as problem:
+            if not _may_pass(problem):
+                raise PawlineError(_unreachable(url, problem, tries=1)) from None
             if delay is None:
-                raise _unreachable(url, problem, tries=len(delays_seconds) + 1) from None
+                raise TemporaryError(_unreachable(url, problem, tries=len(delays_seconds) + 1)) from None
             log.info("download interrupted (%s), next try in %g s", _reason(problem), delay)
             time.sleep(delay)
-        except requests.RequestException as problem:
-            raise _unreachable(url, problem, tries=1) from None
         else:
             return
 
 
-def _unreachable(url: str, problem: Exception, *, tries: int) -> PawlineError:
-    return PawlineError(
+def _may_pass(problem: Exception) -> bool:
+    """Say whether another try is worth while."""
+    passing = (_InterruptedError, requests.ConnectionError, requests.Timeout)
+    return isinstance(problem, passing) and not _is_distrusted(problem)
+
+
+def _is_distrusted(problem: Exception) -> bool:
+    return isinstance(problem, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(problem)
+
+
+def _unreachable(url: str, problem: Exception, *, tries: int) -> str:
+    return (
         f"{public_url(url)} could not be fetched ({_reason(problem)}; tries: {tries}): check the address and the "
         "network, or fetch the file by other means and set data.path to it"
     )
@@ -108,6 +119,8 @@ def _reason(problem: Exception) -> str:
         return str(problem)
     if isinstance(problem, requests.Timeout):
         return "no answer in time"
+    if _is_distrusted(problem):
+        return "its certificate is not trusted"
     if isinstance(problem, requests.ConnectionError):
         return "no connection"
     return type(problem).__name__

@@ -7,6 +7,7 @@ again. TensorFlow takes seconds to import, so only the functions that need it do
 import difflib
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +19,11 @@ import requests
 from tasks.progress import track
 from tasks.raw import RawRecord
 from tasks.sources.layout import SPLIT_NAMES, label_of
-from tasks.stage import PawlineError
+from tasks.stage import PawlineError, TemporaryError
 
 log = logging.getLogger(__name__)
 PROBE_SECONDS = 5.0
+TEMPORARY_STATUS = re.compile(r"HTTP code: (408|425|429|5\d\d)\b")  # as TFDS words it
 FILENAME_KEYS = ("image/filename", "file_name", "filename")
 
 
@@ -44,7 +46,8 @@ def read(name: str, data_dir: str | None) -> Iterator[RawRecord]:
         data_dir: Where TFDS keeps its data sets; None is its default.
 
     Raises:
-        PawlineError: It is unknown, not one of labelled images, or cannot be downloaded.
+        TemporaryError: The network failed, or the server that has it.
+        PawlineError: It is unknown, not one of labelled images, or cannot be downloaded for another reason.
     """
     tfds = _import_tfds()
     builder = _find(tfds, name, data_dir)
@@ -119,7 +122,7 @@ def _require_reachable(builder: Any) -> None:  # noqa: ANN401 - TFDS ships no ty
             requests.head(url, timeout=PROBE_SECONDS, allow_redirects=False)
         except requests.RequestException as problem:
             where = f"put {url} into {downloads / 'manual'} as {filename}" if filename else "fetch it elsewhere"
-            raise PawlineError(
+            raise _error_class(problem)(
                 f"TFDS cannot download {builder.name}: {host} could not be reached ({type(problem).__name__}, "
                 f"time-out {PROBE_SECONDS:.0f} s); {where}, or set data.path to a data_dir where it is prepared, or "
                 "data.source to archive with the original file"
@@ -147,5 +150,11 @@ def _load(tfds: Any, name: str, data_dir: str | None, keys: _Keys) -> tuple[dict
         )
     except (OSError, AssertionError, ValueError, tfds.download.DownloadError, wrong_digest) as problem:
         reason = " ".join(str(problem).split())
-        raise PawlineError(f"TFDS could not prepare {name}: {reason}") from None
+        raise _error_class(problem)(f"TFDS could not prepare {name}: {reason}") from None
     return datasets, info
+
+
+def _error_class(problem: Exception) -> type[PawlineError]:
+    """Return what kind of error a failed download is."""
+    lost = isinstance(problem, requests.ConnectionError | requests.Timeout | requests.exceptions.RetryError)
+    return TemporaryError if lost or TEMPORARY_STATUS.search(str(problem)) else PawlineError

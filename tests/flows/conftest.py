@@ -79,6 +79,32 @@ while not Path("go").exists():
     time.sleep(0.1)
 Path("{name}.txt").write_text("slept")
 """
+# A stage that ends well only if another runs at the same time.
+MEETS = """\
+import time
+from pathlib import Path
+
+Path("{name}.here").touch()
+deadline = time.monotonic() + 20
+while not Path("{other}.here").exists():
+    assert time.monotonic() < deadline, "alone"
+    time.sleep(0.01)
+time.sleep(0.3)
+Path("{name}.txt").write_text("met")
+"""
+
+
+def meets(name: str, other: str) -> str:
+    """Return the script of a stage that waits for another to run."""
+    return MEETS.format(name=name, other=other)
+
+
+def with_meta(project: Path, stage: str, meta: str, *, desc: str = "") -> None:
+    """Give a stage of a project a `meta` and a purpose."""
+    command = f"    cmd: python -m tasks.{stage}\n"
+    more = f"    meta: {meta}\n" + (f"    desc: {desc}\n" if desc else "")
+    text = (project / "dvc.yaml").read_text()
+    (project / "dvc.yaml").write_text(text.replace(command, command + more))
 
 
 @pytest.fixture(scope="session")

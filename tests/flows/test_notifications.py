@@ -64,7 +64,7 @@ def test_failures_and_promotions_are_told(
 
         for told in (another, retrain):
             run = client.create_flow_run(told, state=Failed(message=TRICKY), name=f"run-of-{told.name}")
-        kind, message = received.get(timeout=20)
+        kind, message = received.get(timeout=120)
         address = f"{served.address}/runs/flow-run/{run.id}"
         assert kind == "application/json"
         assert message.pop("occurred")
@@ -87,11 +87,11 @@ def _finish(client: SyncPrefectClient, received: Received) -> None:
     """A run that ends well, one that crashes, and a new champion."""
     client.create_flow_run(retrain, state=Completed())
     client.create_flow_run(retrain, state=Crashed(message="killed"), name="dead")
-    assert received.get(timeout=20)[1]["text"].startswith("retrain dead: Crashed: killed http")
+    assert received.get(timeout=120)[1]["text"].startswith("retrain dead: Crashed: killed http")
     resource = {"prefect.resource.id": "pawline.champion", "prefect.resource.name": "v7"}
     emit_event("pawline.promoted", resource=resource, payload={"text": 'v7 is the champion: "0.93" > 0.91'})
     EventsWorker.instance().drain()
-    _, message = received.get(timeout=20)
+    _, message = received.get(timeout=120)
     assert message.pop("occurred")
     assert message == {
         "text": 'v7 is the champion: "0.93" > 0.91',

@@ -30,8 +30,11 @@ def test_nothing_is_trained_before_it_is_known_who_decides(recorded: Path, monke
         retrain.check_ready(Project(recorded))
 
 
-def test_what_is_not_committed_is_left_out_and_named(recorded: Path, caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("flows").propagate = True
+def test_what_is_not_committed_is_left_out_and_named(
+    recorded: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("flows"), "propagate", True)  # another test may have sent it to the terminal
+    caplog.set_level(logging.WARNING, "flows.retrain")
     retrain.check_ready(Project(recorded))
     caplog.clear()  # of the key that it made
     retrain.check_ready(Project(recorded))

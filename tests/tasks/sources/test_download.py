@@ -5,18 +5,25 @@ import hashlib
 import http.server
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tasks.sources.download import CHUNK_BYTES, fetch
-from tasks.stage import PawlineError
+from tasks.stage import PawlineError, TemporaryError
 
 CONTENT = bytes(range(256)) * 20_000  # 5 MB
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 NO_DELAYS = (0.0, 0.0)
+DAY = timedelta(days=1)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -81,6 +88,18 @@ def server(workdir: Path) -> Iterator[Server]:
         thread.join()
 
 
+def self_signed(folder: Path) -> Path:
+    """Write a key and a certificate for 127.0.0.1 that nobody vouches for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + DAY)
+    certificate = builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    path = folder / "server.pem"
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + certificate)
+    return path
+
+
 def cached_files(workdir: Path) -> list[str]:
     return sorted(path.name for path in (workdir / ".user-cache").rglob("*") if path.is_file())
 
@@ -106,7 +125,7 @@ def test_a_cut_download_is_carried_on_where_it_stopped(server: Server, workdir: 
 
 
 def test_a_later_run_carries_on_too(server: Server, workdir: Path) -> None:
-    with pytest.raises(PawlineError, match="could not be fetched"):
+    with pytest.raises(TemporaryError, match="could not be fetched"):
         fetch(server.url("cut/x"), sha256=DIGEST, delays_seconds=())
     assert cached_files(workdir) == ["archive.part", "archive.part.json"]
     assert fetch(server.url("cut/x"), sha256=DIGEST, delays_seconds=()).read_bytes() == CONTENT
@@ -125,8 +144,9 @@ def test_a_busy_server_is_asked_again(server: Server) -> None:
 
 
 def test_a_wrong_digest_is_refused_and_nothing_kept(server: Server, workdir: Path) -> None:
-    with pytest.raises(PawlineError, match=f"SHA-256 {DIGEST}, data.sha256 says 000"):
+    with pytest.raises(PawlineError, match=f"SHA-256 {DIGEST}, data.sha256 says 000") as error:
         fetch(server.url("plain/x"), sha256="0" * 64)
+    assert not isinstance(error.value, TemporaryError)
     assert cached_files(workdir) == []
 
 
@@ -137,9 +157,24 @@ def test_an_unpinned_download_says_its_digest(server: Server, caplog: pytest.Log
 
 
 def test_a_missing_file_is_not_asked_for_twice(server: Server) -> None:
-    with pytest.raises(PawlineError, match=r"/gone answers HTTP 404 Not Found: check data\.path"):
+    with pytest.raises(PawlineError, match=r"/gone answers HTTP 404 Not Found: check data\.path") as error:
         fetch(server.url("gone"), sha256=None, delays_seconds=NO_DELAYS)
     assert len(server.ranges) == 1
+    assert not isinstance(error.value, TemporaryError)
+
+
+def test_a_server_that_stays_busy_may_be_asked_later(server: Server) -> None:
+    with pytest.raises(TemporaryError, match=r"could not be fetched \(HTTP 503 Service Unavailable; tries: 1\)"):
+        fetch(server.url("busy"), sha256=DIGEST, delays_seconds=())
+
+
+def test_a_certificate_that_is_not_trusted_is_not_asked_for_again(server: Server, workdir: Path) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(self_signed(workdir))
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    with pytest.raises(PawlineError, match=r"\(its certificate is not trusted; tries: 1\)") as error:
+        fetch(server.url("plain/x").replace("http:", "https:"), sha256=None, delays_seconds=NO_DELAYS)
+    assert not isinstance(error.value, TemporaryError)
 
 
 def test_redirects_are_followed_to_http_only(server: Server) -> None:
@@ -152,7 +187,7 @@ def test_redirects_are_followed_to_http_only(server: Server) -> None:
 def test_an_unreachable_server_is_one_line_without_secrets(workdir: Path) -> None:
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as unused:
         port = unused.getsockname()[1]
-    with pytest.raises(PawlineError) as error:
+    with pytest.raises(TemporaryError) as error:
         fetch(f"http://me:hush@127.0.0.1:{port}/x.zip?token=hush", sha256=None, delays_seconds=NO_DELAYS)
     assert str(error.value) == (
         f"http://127.0.0.1:{port}/x.zip could not be fetched (no connection; tries: 3): check the address and the "

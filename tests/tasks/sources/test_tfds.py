@@ -13,8 +13,9 @@ from tasks.params import DataParams, check_params
 from tasks.raw import read_shard, shard_paths
 from tasks.sources import tfds as tfds_source
 from tasks.sources.synthetic import draw
-from tasks.stage import PawlineError
+from tasks.stage import PawlineError, TemporaryError
 from tests.conftest import ROOT
+from tests.tasks.answering import answering
 
 WITHOUT_JFIF = 3
 
@@ -109,7 +110,7 @@ def test_unreachable_download_says_how_to_provide_the_file(workdir: Path, monkey
     url_info = tfds.download.checksums.UrlInfo(size=1, checksum="0" * 64, filename="pets.zip")
     monkeypatch.setattr(cats_vs_dogs.CatsVsDogs, "url_infos", {"http://127.0.0.1:9/pets.zip": url_info})
     with pytest.raises(
-        PawlineError, match=r"127\.0\.0\.1:9 could not be reached.*downloads/manual as pets\.zip"
+        TemporaryError, match=r"127\.0\.0\.1:9 could not be reached.*downloads/manual as pets\.zip"
     ) as error:
         list(tfds_source.read("cats_vs_dogs", str(workdir / "tfds")))
     assert "\n" not in str(error.value)
@@ -121,4 +122,23 @@ def test_a_refused_archive_is_one_line(data_dir: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(cats_vs_dogs, "_NUM_CORRUPT_IMAGES", 0)
     with pytest.raises(PawlineError, match=r"could not prepare cats_vs_dogs: .*found 3") as error:
         list(tfds_source.read("cats_vs_dogs", str(data_dir)))
+    assert "\n" not in str(error.value)
+    assert not isinstance(error.value, TemporaryError)
+
+
+@pytest.mark.parametrize(("status", "temporary"), [(503, True), (429, True), (404, False)])
+def test_a_server_that_is_busy_may_be_asked_later(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, status: int, temporary: bool
+) -> None:
+    tfds = tfds_source._import_tfds()
+    from tensorflow_datasets.image_classification import cats_vs_dogs
+
+    monkeypatch.setattr("tensorflow_datasets.core.download.downloader.MAX_RETRIES", 1)
+    with answering(status) as address:
+        url_info = tfds.download.checksums.UrlInfo(size=1, checksum="0" * 64, filename="pets.zip")
+        monkeypatch.setattr(cats_vs_dogs, "_URL", f"{address}/pets.zip")
+        monkeypatch.setattr(cats_vs_dogs.CatsVsDogs, "url_infos", {f"{address}/pets.zip": url_info})
+        with pytest.raises(PawlineError, match=r"could not prepare cats_vs_dogs: ") as error:
+            list(tfds_source.read("cats_vs_dogs", str(workdir / "tfds")))
+    assert isinstance(error.value, TemporaryError) == temporary
     assert "\n" not in str(error.value)
