@@ -25,8 +25,8 @@ def retrain_command(
 ) -> None:
     """Retrain, and promote what beats the champion.
 
-    Looks at the photos as they are now. If they, the committed parameters and the code are those of the last retraining,
-    that is all. Otherwise a challenger is trained in a git worktree beside the project, so that your files are not
+    Looks at the photos as they are now. If these, the committed parameters and the code are those of the last one, that
+    is all. Otherwise a challenger is trained in a git worktree beside the project, so that your files are not
     touched, and answers the same test photos as the champion. It is registered and promoted if it is better beyond
     chance, worse on no class or slice, and within the limits of `gate:` in params.yaml; if not, it is kept as a DVC
     experiment. Either way reports/retrain/ has the comparison.
