@@ -36,7 +36,6 @@ from tasks.params import GateParams, load_section
 
 SKIPPED, UNCHANGED, REFUSED, PROMOTED = "Skipped", "Unchanged", "Refused", "Promoted"  # how a retraining ends
 LAST_RUN = "refs/pawline/retrained"  # the commit of the last retraining that came to an end
-REPORTS_DIR = Path("reports/retrain")
 NEWS = ("never_ran", "command", "parameter", "code", "input")  # of `pawline why`'s reasons, those that are about inputs
 CHAMPION_RESOURCE = "pawline.champion"
 MOST_NAMED = 3  # changed inputs, parameters or code files in the log; `pawline lineage` has them all
@@ -131,7 +130,7 @@ def judge(project: Project, run: Run, folder: Path) -> Verdict:
     """Compare the challenger with the champion, and show the verdict: on Prefect's page and in reports/retrain/."""
     rules = load_section(folder / "params.yaml", "gate", GateParams)
     result = contest.hold(project, champion=champion(project), challenger=folder, name=run.name, rules=rules)
-    reports = project.root / REPORTS_DIR / run.name
+    reports = project.root / worktree.REPORTS_DIR / run.name
     reports.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / artifacts.REPORT_PATH, reports / "report.html")
     write_page(result, reports)

@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
+from flows.dvc_graph import hold_lock
+
 WORK_LOCK = Path(".dvc/tmp/pawline-retrain.lock")  # beside DVC's own locks, ignored by git
 QUEUE_LOCK = Path(".dvc/tmp/pawline-retrain-next.lock")
 Overlap = Literal["wait", "skip"]
@@ -43,6 +45,13 @@ def taken(root: Path, overlap: Overlap) -> Iterator[str | None]:
             logger.info("another retraining is at work: waiting for it to end")
             _lock(stack, root / WORK_LOCK, fcntl.LOCK_EX)
         yield None
+
+
+@contextmanager
+def no_retraining(root: Path) -> Iterator[None]:
+    """Wait until no retraining is at work in a project, and keep the next ones waiting until the block ends."""
+    with hold_lock(root / WORK_LOCK):
+        yield
 
 
 def _try(stack: ExitStack, path: Path) -> bool:

@@ -18,6 +18,7 @@ from lineage.runs import Project, Run
 from lineage.store import dvc_errors
 
 LOCAL_CONFIG = Path(".dvc/config.local")
+REPORTS_DIR = Path("reports/retrain")  # a folder a run
 # Hardlinks spare a second copy of the data. Stages replace their outputs and never write into them.
 LINK_TYPES = ["reflink", "hardlink", "copy"]
 RUN_FILES = ("params.yaml", "dvc.lock")  # what a run adds to the commit it started from
@@ -40,7 +41,7 @@ def opened(project: Project, commit: str, lock: bytes | None) -> Iterator[Path]:
         PawlineError: git or DVC cannot make it.
     """
     root = project.root.resolve()
-    folder = root.parent / f".{root.name}-retrain"
+    folder = place(root)
     _check_out(root, folder, commit)
     _share_cache(project, root, folder)
     link_outside_files(root, folder)
@@ -50,6 +51,18 @@ def opened(project: Project, commit: str, lock: bytes | None) -> Iterator[Path]:
         repo.checkout(force=True, allow_missing=True)
     yield folder
     remove(root, folder)
+
+
+def place(root: Path) -> Path:
+    """Return where the worktree of a project is."""
+    return root.parent / f".{root.name}-retrain"
+
+
+def delete_pictures(root: Path) -> None:
+    """Delete what retrainings left that may show a photo: the worktree of an interrupted one, and the pages."""
+    remove(root.resolve(), place(root.resolve()))
+    for page in (root / REPORTS_DIR).glob("*/*.html"):
+        page.unlink()
 
 
 def remove(root: Path, folder: Path) -> None:

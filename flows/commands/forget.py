@@ -50,13 +50,14 @@ def forget_command(
     """  # noqa: D301 - \b keeps the lines of the examples apart
     here = enter_project()
     with interruptible("run it again: it carries on from here"):
-        from flows import dvc_graph, experiments
+        from flows import dvc_graph, experiments, turns
         from lineage.runs import Project
         from registry import decisions, forget, ledger, places
 
         wanted = [forget.digest_or_beginning(text, here) for text in photos]
         project = Project(Path.cwd())
         with (
+            turns.no_retraining(project.root),
             decisions.deciding(project),
             experiments.only_command(),
             dvc_graph.only_run(),
@@ -89,12 +90,14 @@ def _forget(
     project: "Project", places: "Places", plan: "Plan", reason: str, *, book: "Ledger", key: "SigningKey"
 ) -> list[str]:
     """Delete everything and record it; return the remotes that may still hold something."""
+    from flows import worktree as retraining
     from registry import forget
 
     _keep_out(plan)
     if plan.is_forgotten and plan.pending <= places.unreachable.keys():
         typer.echo(f"forgotten since {plan.earlier[0].time}: nothing of it came back")
         return sorted(plan.pending)
+    retraining.delete_pictures(project.root)
     unreachable = forget.delete(project, places, plan)
     decision = forget.record(plan, places, unreachable, reason, book=book, key=key)
     typer.echo("\n".join(_what_remains(plan, decision)))

@@ -40,12 +40,17 @@ def gc_command(
     """  # noqa: D301 - \b keeps the lines of the examples apart
     enter_project()
     with interruptible("what was not deleted yet is freed by the next `pawline gc`"):
-        from flows import dvc_graph, experiments
+        from flows import dvc_graph, experiments, turns
         from lineage.runs import Project
         from registry import places, retention
 
         project = Project(Path.cwd())
-        with experiments.only_command(), dvc_graph.only_run(), places.opened(project.store) as opened:
+        with (
+            turns.no_retraining(project.root),  # whose run is on no record yet
+            experiments.only_command(),
+            dvc_graph.only_run(),
+            places.opened(project.store) as opened,
+        ):
             plan = retention.make_plan(project, opened, drop_experiments=drop_experiments, remote=remote)
             typer.echo("\n".join(_kept(plan)))
             if not any(plan.free.values()):

@@ -19,10 +19,9 @@ with taken(Path(sys.argv[1]), "wait") as no_turn:
 """
 
 
-@pytest.fixture
-def at_work(tmp_path: Path) -> "subprocess.Popen[str]":
-    """Another process that is at work in the project, until it is killed."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+def at_work_in(folder: Path) -> "subprocess.Popen[str]":
+    """Another process that is at work in a project, until it is killed."""
+    process = subprocess.Popen([sys.executable, "-P", "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "my turn\n"
     return process
@@ -33,7 +32,8 @@ def end(process: "subprocess.Popen[str]") -> None:
     process.communicate()
 
 
-def test_one_works_one_waits_and_a_third_is_told_to_end(tmp_path: Path, at_work: "subprocess.Popen[str]") -> None:
+def test_one_works_one_waits_and_a_third_is_told_to_end(tmp_path: Path) -> None:
+    at_work = at_work_in(tmp_path)
     turns: list[str | None] = []
 
     def wait_for_turn() -> None:
@@ -65,3 +65,16 @@ def test_who_comes_alone_has_the_turn(tmp_path: Path, overlap: Overlap) -> None:
     for _ in range(2):
         with taken(tmp_path, overlap) as no_turn:
             assert no_turn is None
+
+
+def test_what_deletes_objects_waits_until_no_retraining_is_at_work(recorded: Path) -> None:
+    at_work = at_work_in(recorded)
+    command = [sys.executable, "-P", "-c", "from flows.cli import main; main()", "gc", "--yes"]
+    collecting = subprocess.Popen(command, cwd=recorded, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        assert collecting.stdout is not None
+        assert "waiting for it to end" in collecting.stdout.readline()
+        assert collecting.poll() is None
+    finally:
+        end(at_work)
+        assert "nothing to free" in collecting.communicate(timeout=60)[0]

@@ -79,3 +79,16 @@ def test_the_users_own_dvc_settings_hold_in_the_worktree(recorded: Path) -> None
         settings = (folder / ".dvc/config.local").read_text()
         assert "/backup" in settings
         assert (folder / "join.txt").stat().st_nlink == 1, "copied, as the user wants it"
+
+
+def test_nothing_that_shows_a_photo_stays_when_it_is_forgotten(recorded: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), worktree.opened(Project(recorded), head(recorded), None):
+        raise KeyboardInterrupt
+    reports = recorded / worktree.REPORTS_DIR / "retrain-1"
+    reports.mkdir(parents=True)
+    for name in ("gate.html", "report.html", "gate.json"):
+        (reports / name).touch()
+    assert worktree.place(recorded).is_dir()
+    worktree.delete_pictures(recorded)
+    assert not worktree.place(recorded).exists()
+    assert [path.name for path in reports.iterdir()] == ["gate.json"]
