@@ -38,6 +38,10 @@ RUN_BY = {  # where each command of the README is really run
     "pawline why": "tests/test_audit.py",
     "pawline why train_head": "tests/test_audit.py",
     "pawline gc": "tests/test_audit.py",
+    "pawline retrain": "tests/test_retraining.py",
+    "pawline ui": "tests/test_retraining.py",
+    "pawline worker": "tests/test_retraining.py",
+    'pawline schedule --cron "0 3 * * *" --timezone Europe/Berlin': "tests/test_retraining.py",
     "pawline certify v1": "tests/flows/commands/test_certify.py",
 }
 
