@@ -1,18 +1,45 @@
 """What the tests share: where the real photos are, and a folder to work in."""
 
+import gc
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.once import made_once
+
 ROOT = Path(__file__).parent.parent
-SLOWEST = ("test_real_photos.py", "test_pipeline.py")
+# The files that take more than 20 seconds, the longest first.
+SLOWEST = (
+    "test_real_photos.py",
+    "test_retraining.py",
+    "test_pipeline.py",  # makes the three runs, while the other process is busy with what does not need them
+    "tasks/test_backbones.py",
+    "test_audit.py",
+    "flows/commands/test_certify.py",
+    "tasks/test_backbone.py",
+    "tasks/test_engines.py",
+    "tasks/test_evaluate.py",
+    "tasks/test_features.py",
+    "tasks/test_training.py",
+    "tasks/test_fine_tune.py",
+    "tasks/test_validate.py",
+    "lineage/test_why.py",
+    "lineage/test_verify.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest: at the end they would keep one of two processes waiting."""
-    items.sort(key=lambda item: item.path.name not in SLOWEST)
+    position = {ROOT / "tests" / name: number for number, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: position.get(item.path, len(SLOWEST)))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector off what the imports made: it takes an eighth of the time in which Keras builds."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(scope="session")
@@ -32,17 +59,26 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def three_runs(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the small project with three real runs (tests/three_runs.py), as the current folder."""
-    from tests.three_runs import made_once
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What all test processes of a session have in common."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
-    shared = (
-        tmp_path_factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else tmp_path_factory.getbasetemp()
-    )
-    with made_once(shared / "three_runs") as template:
-        folder = tmp_path / "three"
-        shutil.copytree(template, folder, symlinks=True)
+
+@pytest.fixture(scope="session")
+def three_runs_made(shared_folder: Path) -> Path:
+    """Three real runs (tests/three_runs.py): `project`, which nobody may change, and `ran.json`, what ran."""
+    from tests.three_runs import make_project
+
+    return made_once(shared_folder / "three_runs", make_project)
+
+
+@pytest.fixture
+def three_runs(three_runs_made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project with three real runs, as the current folder."""
+    folder = tmp_path / "three"
+    shutil.copytree(three_runs_made / "project", folder, symlinks=True)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ".config"))
     return folder

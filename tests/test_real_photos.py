@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -93,17 +94,25 @@ def test_cats_and_dogs_reach_096(shared_data: Path, monkeypatch: pytest.MonkeyPa
     assert evaluation["end_to_end_max_difference"] <= 0.005, "stage 2 starts from a float32 tensor"
 
 
-def test_the_quick_preset_on_a_folder(shared_data: Path, tmp_path: Path) -> None:
-    """The README's commands, typed in a checkout beside a folder of photos."""
+@pytest.fixture(scope="module")
+def quick(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A checkout beside a folder of photos of five classes, the quick preset run there, and what was on the screen."""
+    folder = tmp_path_factory.mktemp("quick")
     with zipfile.ZipFile(shared_data / "cat_breeds.zip") as archive:
-        archive.extractall(tmp_path / "photos")
-    checkout = tmp_path / "checkout"
+        archive.extractall(folder / "photos")
+    checkout = folder / "checkout"
     checkout.mkdir()
     copy_project(checkout)
     commit(checkout)
     done = run(["pawline", "run", "--preset", "quick", "--set", "data.path=../photos"], checkout)
-    assert "data.source is directory instead of synthetic" in done.stdout
-    assert "kept as quick-1" in done.stdout
+    return checkout, done.stdout
+
+
+def test_the_quick_preset_on_a_folder(quick: tuple[Path, str]) -> None:
+    """The README's commands."""
+    checkout, screen = quick
+    assert "data.source is directory instead of synthetic" in screen
+    assert "kept as quick-1" in screen
     experiments = run(["dvc", "exp", "show", "--csv"], checkout).stdout
     row = next(row for row in csv.DictReader(io.StringIO(experiments)) if row["Experiment"] == "quick-1")
     assert (row["image.size_px"], row["data.path"]) == ("128", "../photos")
@@ -111,15 +120,40 @@ def test_the_quick_preset_on_a_folder(shared_data: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("workdir")
-def test_five_classes_get_a_softmax(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    params = with_archive(
-        shared_data / "cat_breeds.zip",
-        features={"views": 1},
-        fine_tune={"unfrozen_layers": 30, "epochs": 1},
+def test_five_classes_get_a_softmax(quick: tuple[Path, str]) -> None:
+    """On the photos and the first stage of the quick preset, which has no second."""
+    made, _ = quick
+    params = check_params(made / "params.yaml")
+    data, models = Path("data"), Path("models")
+    tail = params.fine_tune.model_copy(update={"unfrozen_layers": 30, "epochs": 1})
+    shutil.copytree(made / "models/stage1", models / "stage1")
+    features(
+        tfrecords_dir=made / "data/tfrecords",
+        backbone_dir=made / "models/backbone",
+        features_dir=data / "features",
+        params=params.features,
+        image=params.image,
+        unfrozen_layers=tail.unfrozen_layers,
     )
-    evaluation = json.loads(run_pipeline(params).read_text())
+    fine_tune(
+        features_dir=data / "features",
+        stage1_dir=models / "stage1",
+        backbone_dir=made / "models/backbone",
+        stage2_dir=models / "stage2",
+        classifier_out=models / "classifier.keras",
+        params=tail,
+    )
+    evaluate(
+        tfrecords_dir=made / "data/tfrecords",
+        features_dir=data / "features",
+        models_dir=models,
+        metrics_out=data / "evaluation.json",
+        plots_dir=data / "plots",
+        predictions_out=data / "predictions.parquet",
+    )
     summary = json.loads(Path("models/stage1/summary.json").read_text())
     assert summary["output"] == "softmax"
     assert len(summary["labels"]) == 5
+    assert json.loads(Path("models/stage2/summary.json").read_text())["epochs"] == 1
+    evaluation = json.loads((data / "evaluation.json").read_text())
     assert evaluation["accuracy"] > 0.4  # twice a guess; look-alike breeds are hard

@@ -1,17 +1,14 @@
 """A small project with three real runs of different parameters and data, each committed: made once, copied by tests.
 
-Run as a command it makes one to play with: python -m tests.three_runs FOLDER
+Run as a command it makes one to play with: python -m tests.three_runs FOLDER (in FOLDER/project)
 """
 
-import fcntl
-import shutil
+import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.test_pipeline import commit, copy_project, run, set_params
+from tests.test_pipeline import commit, copy_project, run, set_params, stages_run
 
 SMALL = {
     "data.synthetic_images": 80,
@@ -33,31 +30,21 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 def make_project(folder: Path) -> None:
-    """Make the project and its three commits, the last one checked out and everything clean."""
-    folder.mkdir(parents=True, exist_ok=True)
-    copy_project(folder)
+    """Make `project`, its three commits, the last one checked out and everything clean; `ran.json` has what ran."""
+    project = folder / "project"
+    project.mkdir(parents=True)
+    copy_project(project)
+    ran = []
     for message, values in RUNS.items():
-        set_params(folder, values)
-        if not (folder / ".git").exists():
-            commit(folder)
-            run(["git", "config", "user.name", "tests"], folder)
-            run(["git", "config", "user.email", "tests@example.com"], folder)
-        run(["dvc", "repro", "--quiet"], folder)
-        run(["git", "add", "--all"], folder)
-        run(["git", "commit", "--quiet", "--message", message], folder)
-
-
-@contextmanager
-def made_once(folder: Path) -> Iterator[Path]:
-    """Yield the project at `folder`, made by the first of the test processes that asks."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "made").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            make_project(folder / "project")
-            (folder / "made").touch()
-    yield folder / "project"
+        set_params(project, values)
+        if not (project / ".git").exists():
+            commit(project)
+            run(["git", "config", "user.name", "tests"], project)
+            run(["git", "config", "user.email", "tests@example.com"], project)
+        ran.append(stages_run(project))
+        run(["git", "add", "--all"], project)
+        run(["git", "commit", "--quiet", "--message", message], project)
+    (folder / "ran.json").write_text(json.dumps(ran))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from tasks.source import source
 from tasks.train_head import train_head
 from tasks.validate import validate
 from tests.conftest import ROOT
+from tests.once import made_once
 
 S = TypeVar("S", bound=Section)
 
@@ -175,15 +176,19 @@ def make_evaluation(made: Run, run: Run) -> None:
     )
 
 
-@pytest.fixture(scope="session")
-def small_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """About 50 pictures of 96 px through every stage, in float32."""
-    run = Run(tmp_path_factory.mktemp("small_run"))
-    with working_in(run.root):
+def make_run(root: Path) -> None:
+    """Every stage, in this process."""
+    run = Run(root)
+    with working_in(root):
         make_images(run)
         backbone(params=COMMITTED.backbone, weights_json=run.weights_json, out_dir=run.backbone_dir)
         make_features(run, run.features_dir, FEATURES, UNFROZEN_LAYERS)
         make_models(run, run)
         make_evaluation(run, run)
         export(classifier_path=run.classifier_path, tfrecords_dir=run.tfrecords_dir, export_dir=run.export_dir)
-    return run
+
+
+@pytest.fixture(scope="session")
+def small_run(shared_folder: Path) -> Run:
+    """About 50 pictures of 96 px through every stage, in float32."""
+    return Run(made_once(shared_folder / "small_run", make_run))

@@ -12,7 +12,7 @@ import openvino
 import pytest
 
 from tasks import backbones, model
-from tasks.engines import BATCH_SIZE, Outputs, choose_engines
+from tasks.engines import BATCH_SIZE, Engine, Engines, Outputs, choose_engines
 from tasks.images import decode_upright, resize_square
 from tasks.quiet_tf import Model
 from tests.conftest import ROOT
@@ -37,6 +37,13 @@ def network(small_run: Run) -> Model:
 
 
 @pytest.fixture(scope="module")
+def automatic(network: Model) -> Engines:
+    """OpenVINO in the precision that this processor has."""
+    boundary = model.freeze_boundary(network, 100)
+    return choose_engines(network, boundary, pooling="average", engine="openvino", precision="auto")
+
+
+@pytest.fixture(scope="module")
 def expected(network: Model, photos: np.ndarray) -> Outputs:
     return compute(network, photos, "tensorflow", "float32")
 
@@ -52,7 +59,11 @@ def compute(
     chosen = choose_engines(network, boundary, pooling="average", engine=engine, precision=precision).training
     assert engine in ("auto", chosen.name)
     assert precision in ("auto", chosen.precision)
-    portions = list(chosen.run(photos[start : start + BATCH_SIZE] for start in range(0, len(photos), BATCH_SIZE)))
+    return run_all(chosen, photos)
+
+
+def run_all(engine: Engine, photos: np.ndarray) -> Outputs:
+    portions = list(engine.run(photos[start : start + BATCH_SIZE] for start in range(0, len(photos), BATCH_SIZE)))
     return {name: np.concatenate([portion[name] for portion in portions]) for name in portions[0]}
 
 
@@ -83,9 +94,9 @@ def test_float32(network: Model, photos: np.ndarray, expected: Outputs) -> None:
     np.testing.assert_allclose(outputs["boundary"], expected["boundary"], atol=1e-2)
 
 
-def test_bfloat16(network: Model, photos: np.ndarray, expected: Outputs) -> None:
+def test_bfloat16(automatic: Engines, photos: np.ndarray, expected: Outputs) -> None:
     skip_without_bfloat16()
-    outputs = compute(network, photos, "openvino", "bfloat16")
+    outputs = run_all(automatic.training, photos)
     assert cosines(outputs["pooled"], expected["pooled"]).min() >= 0.999
     assert cosines(outputs["boundary"], expected["boundary"]).min() >= 0.999
 
@@ -101,12 +112,15 @@ def test_bfloat16_of_another_backbone_when_asked_for() -> None:
         assert not np.array_equal(outputs[name], values)
 
 
-@pytest.mark.parametrize("unfrozen_layers", [20, 100])  # cut after and before the seam between the two precisions
+@pytest.mark.parametrize("cut", ["before the seam", "after the seam"])  # of the two precisions
 def test_evaluation_is_in_float32_beside_bfloat16(
-    network: Model, photos: np.ndarray, expected: Outputs, unfrozen_layers: int
+    network: Model, automatic: Engines, photos: np.ndarray, expected: Outputs, cut: str
 ) -> None:
-    boundary = model.freeze_boundary(network, unfrozen_layers)
-    chosen = choose_engines(network, boundary, pooling="average", engine="openvino", precision="bfloat16")
+    skip_without_bfloat16()
+    chosen, boundary = automatic, model.freeze_boundary(network, 100)
+    if cut == "after the seam":
+        boundary = model.freeze_boundary(network, 20)
+        chosen = choose_engines(network, boundary, pooling="average", engine="openvino", precision="bfloat16")
     assert (chosen.training.precision, chosen.evaluation.precision) == ("bfloat16", "float32")
     outputs, rough = (next(engine.run([photos[:BATCH_SIZE]])) for engine in (chosen.evaluation, chosen.training))
     assert outputs["boundary"].shape[1:] == boundary.tensor.shape[1:]
@@ -122,9 +136,8 @@ def test_maximum_pooling(network: Model, photos: np.ndarray) -> None:
     np.testing.assert_allclose(pooled, expected, atol=1e-2)  # of values up to 6
 
 
-def test_an_image_does_not_depend_on_its_batch(network: Model, photos: np.ndarray) -> None:
-    boundary = model.freeze_boundary(network, 100)
-    chosen = choose_engines(network, boundary, pooling="average", engine="openvino", precision="auto").training
+def test_an_image_does_not_depend_on_its_batch(automatic: Engines, photos: np.ndarray) -> None:
+    chosen = automatic.training
     assert chosen.precision == ("bfloat16" if has_bfloat16() else "float32")  # other backbones: test_backbones.py
     whole, part = chosen.run([photos[:BATCH_SIZE], photos[5:8]])
     assert {len(value) for value in part.values()} == {3}
