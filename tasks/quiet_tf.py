@@ -3,6 +3,7 @@
 The import takes seconds: stage modules import this inside the functions that need it.
 """
 
+import gc
 import os
 import sys
 import tempfile
@@ -41,6 +42,7 @@ def _import_quietly() -> tuple[Any, Any]:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(available_processors()))
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
     sys.stderr.flush()
+    gc.disable()  # the import makes millions of objects, none of which is garbage: a second of looking for it
     with tempfile.TemporaryFile() as said:
         stderr = os.dup(2)
         os.dup2(said.fileno(), 2)
@@ -56,6 +58,8 @@ def _import_quietly() -> tuple[Any, Any]:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+            gc.freeze()
+            gc.enable()
     tensorflow.get_logger().setLevel("ERROR")
     absl_logging.set_verbosity(absl_logging.ERROR)
     tensorflow.config.experimental.enable_op_determinism()
