@@ -2,7 +2,8 @@
 
 import contextvars
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from uuid import UUID
 
@@ -46,6 +47,19 @@ def check() -> None:
     """Raise a StoppedError if the flow run was cancelled in Prefect."""
     if _is_cancelled(_own_runs()):
         raise StoppedError
+
+
+def check_now_and_then() -> Callable[[], None]:
+    """Return what may be called often, and does as `check` every few seconds."""
+    looked = time.monotonic()
+
+    def look() -> None:
+        nonlocal looked
+        if time.monotonic() - looked > SECONDS_BETWEEN_LOOKS:
+            check()
+            looked = time.monotonic()
+
+    return look
 
 
 def _own_runs() -> set[UUID]:

@@ -6,7 +6,7 @@ Everything works on the project in the current folder.
 import logging
 import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,9 +42,9 @@ def are_possible() -> bool:
         return not isinstance(repo.scm, NoSCM) and not repo.scm.no_commits
 
 
-def free_name(prefix: str) -> str:
-    """Return the first of `prefix-1`, `prefix-2`, ... that no experiment has."""
-    taken, number = experiment_names(), 1
+def free_name(prefix: str, *, also_taken: Collection[str] = ()) -> str:
+    """Return the first of `prefix-1`, `prefix-2`, ... that no experiment has, and nothing else that is named here."""
+    taken, number = experiment_names().union(also_taken), 1
     while f"{prefix}-{number}" in taken:
         number += 1
     return f"{prefix}-{number}"

@@ -4,9 +4,9 @@ The run happens in a git worktree of what is committed (flows/worktree.py), so n
 champion changes in the very last step; a run that fails before leaves it alone.
 """
 
-import contextlib
 import logging
 import shutil
+from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from prefect.events import emit_event
 from prefect.exceptions import CancelledRun
 from prefect.states import Cancelled, Completed
 
-from flows import artifacts, cancelling, dvc_graph, experiments, liveness, turns, worktree
+from flows import artifacts, cancelling, dvc_graph, experiments, liveness, presets, turns, worktree
 from flows.pipeline import pipeline
 from flows.stage_process import StoppedError
 from flows.turns import Overlap
 from lineage import git
+from lineage.lockfile import load_yaml
+from lineage.rebuild import link_outside_files
 from lineage.runs import Project, Run, champion, find_from
 from lineage.why import explain
 from lineage.why_reasons import Reason
@@ -30,9 +32,11 @@ from registry import contest, decisions, ledger
 from registry.champion import promote
 from registry.gate import summary, verdict_markdown
 from registry.gate_page import write_page
+from registry.ledger import Ledger
 from registry.records import Verdict
 from registry.register import find_registered, register
 from tasks.params import GateParams, load_section
+from tasks.stage import PawlineError
 
 SKIPPED, UNCHANGED, REFUSED, PROMOTED = "Skipped", "Unchanged", "Refused", "Promoted"  # how a retraining ends
 LAST_RUN = "refs/pawline/retrained"  # the commit of the last retraining that came to an end
@@ -67,32 +71,48 @@ def retrain(
     """
     project = Project(Path.cwd())
     check_ready(project)
-    with liveness.noted(), turns.taken(project.root, overlap) as no_turn:
+    turn = turns.taken(project.root, overlap, cancelling.check_now_and_then())
+    with liveness.noted(), suppress(StoppedError, CancelledRun), turn as no_turn:
         if no_turn is not None:
             return _ended(SKIPPED, no_turn)
+        cancelling.check()  # while it waited
         commit = git.find_commit(project.root, "HEAD") or ""
-        try:
-            with worktree.opened(project, commit, _last_lock(project)) as folder:
-                return _challenge(project, commit, folder, force=force, settings=(preset, overrides))
-        except (CancelledRun, StoppedError):
-            return Cancelled(message="the champion is the one it was; the next retraining carries on from here")
+        with worktree.opened(project, commit, _last_lock(project)) as folder:
+            return _challenge(project, commit, folder, force=force, settings=(preset, overrides or {}))
+    return Cancelled(message="the champion is the one it was; the next retraining carries on from here")
 
 
 def check_ready(project: Project) -> None:
     """Find out before anything is trained whether the champion could be replaced, and what would not be part of it.
 
     Raises:
-        PawlineError: The project has no git history, git does not know who decides, or the user's key does not count.
+        PawlineError: The project has no git history, git does not know who decides, the user's key does not count, or a
+            forgotten photo would be taken again.
     """
     decisions.check_place(project)
     decisions.identity(project.root)
-    decisions.load_key(ledger.load(project.root))
+    book = ledger.load(project.root)
+    decisions.load_key(book)
+    _check_forgotten(project, book)
     changed = git.git(project.root, "diff", "--name-only", "-z", "HEAD").decode().split("\0")
     changed = [name for name in changed if name and name != "dvc.lock"]
     if changed:
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
         logger.warning(
             "retraining takes what is committed; changed since, and left out: %s%s", ", ".join(changed[:4]), more
+        )
+
+
+def _check_forgotten(project: Project, book: Ledger) -> None:
+    """Make sure that what was forgotten is kept out by what is committed, too."""
+    forgotten = {image for each in book.decisions if each.action == "forget" for image in each.details.get("ids", [])}
+    committed = git.read_file(project.root, "HEAD", "params.yaml") or b""
+    kept_out = load_yaml(committed, origin="params.yaml").get("data", {}).get("forget") or [] if forgotten else []
+    missing = sorted(forgotten.difference(kept_out))
+    if missing:
+        raise PawlineError(
+            f"forgotten, and not kept out by data.forget of the committed params.yaml: "
+            f"{first_of([image[:10] for image in missing], MOST_NAMED)}; `git commit params.yaml`"
         )
 
 
@@ -104,12 +124,13 @@ def find_news(folder: Path) -> list[Reason]:
 
 
 def _challenge(
-    project: Project, commit: str, folder: Path, *, force: bool, settings: tuple[str | None, dict[str, Any] | None]
+    project: Project, commit: str, folder: Path, *, force: bool, settings: tuple[str | None, dict[str, Any]]
 ) -> State[None]:
     """Train in the worktree, and let the result stand against the champion."""
     preset, overrides = settings
-    name = experiments.free_name("retrain")
-    with contextlib.chdir(folder):
+    name = experiments.free_name("retrain", also_taken=[path.name for path in worktree.REPORTS_DIR.glob("*")])
+    link_outside_files(project.root.resolve(), folder, presets.apply_settings({}, overrides))
+    with chdir(folder):
         pipeline(dvc_graph.always_run(), preset=preset, overrides=overrides)  # looks at the photos again
         news = find_news(folder)
         if not news and not force:

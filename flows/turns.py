@@ -5,8 +5,7 @@ their leases when the server restarts, and keep the slot.
 """
 
 import fcntl
-import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
@@ -17,16 +16,15 @@ WORK_LOCK = Path(".dvc/tmp/pawline-retrain.lock")  # beside DVC's own locks, ign
 QUEUE_LOCK = Path(".dvc/tmp/pawline-retrain-next.lock")
 Overlap = Literal["wait", "skip"]
 
-logger = logging.getLogger(__name__)
-
 
 @contextmanager
-def taken(root: Path, overlap: Overlap) -> Iterator[str | None]:
+def taken(root: Path, overlap: Overlap, check: Callable[[], None] = lambda: None) -> Iterator[str | None]:
     """Take the turn to retrain a project, and keep it until the block ends.
 
     Args:
         root: The project's folder.
         overlap: What to do while another run is at work: `wait` for it, unless one waits already, or `skip`.
+        check: Is called while it waits, and may raise to end that.
 
     Yields:
         None, or why this run has no turn and should end.
@@ -42,8 +40,7 @@ def taken(root: Path, overlap: Overlap) -> Iterator[str | None]:
             if not _try(queue, root / QUEUE_LOCK):
                 yield "another retraining is at work, and one that waits will see what is new"
                 return
-            logger.info("another retraining is at work: waiting for it to end")
-            _lock(stack, root / WORK_LOCK, fcntl.LOCK_EX)
+            stack.enter_context(hold_lock(root / WORK_LOCK, check))
         yield None
 
 
@@ -56,16 +53,12 @@ def no_retraining(root: Path) -> Iterator[None]:
 
 def _try(stack: ExitStack, path: Path) -> bool:
     """Lock a file until the stack is closed, if nobody has it."""
-    try:
-        _lock(stack, path, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _lock(stack: ExitStack, path: Path, operation: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as opened:
         file = opened.enter_context(path.open("w"))
-        fcntl.flock(file, operation)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
         stack.push(opened.pop_all())
+    return True

@@ -12,12 +12,16 @@ from pathlib import Path
 from dvc.config import Config
 from dvc.repo import Repo
 
-from lineage import git
+from flows.dvc_graph import LOCK_PATH, hold_lock
+from lineage import git, lockfile
 from lineage.rebuild import link_outside_files
 from lineage.runs import Project, Run
 from lineage.store import dvc_errors
+from tasks.stage import PawlineError
 
 LOCAL_CONFIG = Path(".dvc/config.local")
+GIT_POINTER = ".git"  # the file by which a worktree knows its repository
+NO_HOOKS = ("-c", "core.hooksPath=/dev/null")  # they are about the user's own tree; DVC's would check out too early
 REPORTS_DIR = Path("reports/retrain")  # a folder a run
 # Hardlinks spare a second copy of the data. Stages replace their outputs and never write into them.
 LINK_TYPES = ["reflink", "hardlink", "copy"]
@@ -38,13 +42,14 @@ def opened(project: Project, commit: str, lock: bytes | None) -> Iterator[Path]:
         lock: The dvc.lock to start from instead of the commit's; its outputs are checked out as far as they are here.
 
     Raises:
-        PawlineError: git or DVC cannot make it.
+        PawlineError: git or DVC cannot make it, or somebody else's folder is where it would be.
     """
     root = project.root.resolve()
     folder = place(root)
+    _wait_until_idle(root, folder)
     _check_out(root, folder, commit)
     _share_cache(project, root, folder)
-    link_outside_files(root, folder)
+    link_outside_files(root, folder, lockfile.load_yaml((folder / "params.yaml").read_bytes(), origin="params.yaml"))
     if lock is not None:
         (folder / "dvc.lock").write_bytes(lock)
     with dvc_errors(), Repo(str(folder)) as repo:
@@ -60,14 +65,23 @@ def place(root: Path) -> Path:
 
 def delete_pictures(root: Path) -> None:
     """Delete what retrainings left that may show a photo: the worktree of an interrupted one, and the pages."""
-    remove(root.resolve(), place(root.resolve()))
+    folder = place(root.resolve())
+    _wait_until_idle(root.resolve(), folder)
+    remove(root.resolve(), folder)
     for page in (root / REPORTS_DIR).glob("*/*.html"):
         page.unlink()
 
 
 def remove(root: Path, folder: Path) -> None:
     """Remove a worktree with everything in it."""
-    shutil.rmtree(folder, ignore_errors=True)  # git alone would leave what DVC keeps there
+    # git alone would leave what DVC keeps there. What says whose folder it is goes last.
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != GIT_POINTER:
+            path.unlink()
+    if folder.is_dir():
+        shutil.rmtree(folder)
     git.git(root, "worktree", "prune")
 
 
@@ -90,14 +104,32 @@ def keep_run(project: Project, folder: Path, *, base: str, name: str, message: s
 
 def _check_out(root: Path, folder: Path, commit: str) -> None:
     """Check a commit out into a folder: a new one, or one that an interrupted run left, with its unfinished work."""
-    git.git(root, "worktree", "prune")
-    listed = git.git(root, "worktree", "list", "--porcelain").decode().splitlines()
-    if f"worktree {folder}" in listed:
-        logger.info("carrying on in %s, which an interrupted run left", folder)
-        git.git(folder, "checkout", "--quiet", "--force", "--detach", commit)
+    if (folder / GIT_POINTER).exists():
+        try:
+            git.git(folder, *NO_HOOKS, "checkout", "--quiet", "--force", "--detach", commit)
+            logger.info("carrying on in %s, which an interrupted run left", folder)
+            return
+        except PawlineError as error:  # such as a lock file that a killed git left
+            logger.info("%s is of no more use (%s): making it anew", folder, error)
+    remove(root, folder)
+    add = ("worktree", "add", "--quiet", "--force", "--force", "--detach")  # twice: even if it was locked
+    git.git(root, *NO_HOOKS, *add, str(folder), commit)
+
+
+def _wait_until_idle(root: Path, folder: Path) -> None:
+    """Make sure that a folder may be changed: it is ours, and no stage that outlived its run is at work in it.
+
+    Raises:
+        PawlineError: Somebody else made it.
+    """
+    if not folder.exists() or not any(folder.iterdir()):
         return
-    shutil.rmtree(folder, ignore_errors=True)
-    git.git(root, "worktree", "add", "--quiet", "--force", "--detach", str(folder), commit)
+    pointer = folder / GIT_POINTER
+    ours = git.git(root, "rev-parse", "--path-format=absolute", "--git-common-dir").decode().strip() + "/worktrees/"
+    if not pointer.is_file() or not pointer.read_text(encoding="utf-8").removeprefix("gitdir: ").startswith(ours):
+        raise PawlineError(f"{folder} is in the way, and not Pawline's: a retraining works there; move it")
+    with hold_lock(folder / LOCK_PATH):  # a stage's DVC holds it to its end
+        return
 
 
 def _share_cache(project: Project, root: Path, folder: Path) -> None:

@@ -32,7 +32,8 @@ def git(root: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["no output"]
         line = next((line for line in said if line.startswith(("fatal: ", "error: "))), said[-1])
-        raise PawlineError(f"git {arguments[0]}: {line.removeprefix('fatal: ')}")
+        command = next(argument for argument in arguments if not argument.startswith("-") and "=" not in argument)
+        raise PawlineError(f"git {command}: {line.removeprefix('fatal: ')}")
     return done.stdout
 
 
@@ -87,6 +88,8 @@ def _run(root: Path, *arguments: str, stdin: bytes | None = None) -> subprocess.
             env=environment(),
         )
     except FileNotFoundError as error:
+        if error.filename != "git":
+            raise PawlineError(f"{error.filename} is not there") from error
         raise PawlineError("git is not installed, and the history is read with it: install git") from error
 
 

@@ -14,9 +14,10 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -58,7 +59,8 @@ def fresh_copy(project: Project, run: Run, lock: Lock) -> Iterator[Path]:
         else:
             _copy_commit(root, run.commit, folder)
         _isolate(folder)
-        link_outside_files(root, folder)
+        params = lockfile.load_yaml((folder / "params.yaml").read_bytes(), origin="params.yaml")
+        link_outside_files(root, folder, params)
         yield folder
     finally:
         shutil.rmtree(folder)
@@ -139,9 +141,14 @@ def _isolate(folder: Path) -> None:
         (folder / USER_CACHE / "pawline/weights").symlink_to(weights)
 
 
-def link_outside_files(root: Path, folder: Path) -> None:
-    """Link photos and weights that params.yaml names by a path within the project, where git does not keep them."""
-    params = lockfile.load_yaml((folder / "params.yaml").read_bytes(), origin="params.yaml")
+def link_outside_files(root: Path, folder: Path, params: Mapping[str, Any]) -> None:
+    """Link photos and weights that parameters name by a path within the project, where git does not keep them.
+
+    Args:
+        root: The project's folder.
+        folder: The copy of it.
+        params: What params.yaml holds, or a part of it.
+    """
     for section, key in PATHS:
         named = params.get(section, {}).get(key)
         # Above the project, the copy beside it finds the same; an absolute path or a URL is no file of the project.

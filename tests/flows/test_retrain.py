@@ -7,6 +7,7 @@ import pytest
 from flows import dvc_graph, retrain, worktree
 from lineage import git
 from lineage.runs import WORKSPACE, Project
+from registry import decisions, ledger
 from tasks.stage import PawlineError
 from tests.flows.conftest import FAILS, PARAMS, dvc
 
@@ -28,6 +29,20 @@ def test_nothing_is_trained_before_it_is_known_who_decides(recorded: Path, monke
     git.git(recorded, "config", "--unset", "user.name")
     with pytest.raises(PawlineError, match=r"^git does not know who decides: `git config user\.name NAME`"):
         retrain.check_ready(Project(recorded))
+
+
+def test_a_forgotten_photo_is_not_taken_again(recorded: Path) -> None:
+    forgotten = "d63e79" + "0" * 58
+    project = Project(recorded)
+    with decisions.deciding(project):
+        book = ledger.load(recorded)
+        plan = decisions.Plan("forget", None, None, None, "asked for", details={"ids": [forgotten]})
+        decisions.decide(book, plan, decisions.load_key(book))
+    (recorded / "params.yaml").write_text(PARAMS.replace("forget: []", f"forget: [{forgotten}]"))
+    with pytest.raises(PawlineError, match=r"^forgotten, and not kept out .*: d63e790000; `git commit params\.yaml`$"):
+        retrain.check_ready(project)
+    commit(recorded, "Keep it out")
+    retrain.check_ready(project)
 
 
 def test_what_is_not_committed_is_left_out_and_named(

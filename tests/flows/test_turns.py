@@ -1,7 +1,6 @@
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -35,29 +34,38 @@ def end(process: "subprocess.Popen[str]") -> None:
 def test_one_works_one_waits_and_a_third_is_told_to_end(tmp_path: Path) -> None:
     at_work = at_work_in(tmp_path)
     turns: list[str | None] = []
+    is_waiting = threading.Event()
 
     def wait_for_turn() -> None:
-        with taken(tmp_path, "wait") as no_turn:
+        with taken(tmp_path, "wait", is_waiting.set) as no_turn:
             turns.append(no_turn)
 
     waiting = threading.Thread(target=wait_for_turn)
     waiting.start()
     try:
-        with_a_queue = ""
-        for _ in range(100):  # until the thread is in the queue
-            with taken(tmp_path, "skip") as no_turn:
-                assert no_turn == "another retraining is at work"
-            if (tmp_path / ".dvc/tmp/pawline-retrain-next.lock").exists():
-                break
-            time.sleep(0.05)
+        assert is_waiting.wait(10)
+        with taken(tmp_path, "skip") as no_turn:
+            assert no_turn == "another retraining is at work"
         with taken(tmp_path, "wait") as no_turn:
-            with_a_queue = no_turn or ""
-        assert with_a_queue == "another retraining is at work, and one that waits will see what is new"
+            assert no_turn == "another retraining is at work, and one that waits will see what is new"
         assert turns == []
     finally:
         end(at_work)  # killed, as by a reboot: its turn ends with it
         waiting.join(10)
     assert turns == [None]
+
+
+def test_who_waits_can_be_told_to_end(tmp_path: Path) -> None:
+    at_work = at_work_in(tmp_path)
+
+    def told() -> None:
+        raise InterruptedError
+
+    try:
+        with pytest.raises(InterruptedError), taken(tmp_path, "wait", told):
+            pytest.fail("there is no turn to have")
+    finally:
+        end(at_work)
 
 
 @pytest.mark.parametrize("overlap", ["wait", "skip"])

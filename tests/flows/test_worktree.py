@@ -1,10 +1,13 @@
+import threading
 from pathlib import Path
 
 import pytest
 
 from flows import experiments, worktree
+from flows.dvc_graph import LOCK_PATH, hold_lock
 from lineage import git
 from lineage.runs import WORKSPACE, Project
+from tasks.stage import PawlineError
 from tests.flows.conftest import PARAMS, dvc
 
 
@@ -92,3 +95,46 @@ def test_nothing_that_shows_a_photo_stays_when_it_is_forgotten(recorded: Path) -
     worktree.delete_pictures(recorded)
     assert not worktree.place(recorded).exists()
     assert [path.name for path in reports.iterdir()] == ["gate.json"]
+
+
+def test_a_folder_of_somebody_else_is_left_alone(recorded: Path) -> None:
+    notes = worktree.place(recorded) / "notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    for attempt in (
+        lambda: worktree.opened(Project(recorded), head(recorded), None).__enter__(),
+        lambda: worktree.delete_pictures(recorded),
+    ):
+        with pytest.raises(PawlineError, match="is in the way, and not Pawline's: a retraining works there; move it"):
+            attempt()
+    assert notes.read_text() == "mine"
+
+
+def test_it_waits_for_a_stage_that_outlived_its_run(recorded: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), worktree.opened(Project(recorded), head(recorded), None) as folder:
+        raise KeyboardInterrupt
+    (folder / "params.yaml").write_text("of the run that was killed")
+    opened = threading.Event()
+
+    def open_again() -> None:
+        with worktree.opened(Project(recorded), head(recorded), None):
+            opened.set()
+
+    with hold_lock(folder / LOCK_PATH):  # as the stage's DVC does
+        again = threading.Thread(target=open_again)
+        again.start()
+        assert not opened.wait(1.5)
+        assert (folder / "params.yaml").read_text() == "of the run that was killed"
+    again.join(20)
+    assert opened.is_set()
+
+
+def test_neither_hooks_nor_what_a_killed_git_left_stop_it(recorded: Path) -> None:
+    hook = recorded / ".git/hooks/post-checkout"
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    with pytest.raises(KeyboardInterrupt), worktree.opened(Project(recorded), head(recorded), None) as folder:
+        raise KeyboardInterrupt
+    (recorded / ".git/worktrees" / folder.name.replace(".", "-", 1) / "index.lock").touch()
+    with worktree.opened(Project(recorded), head(recorded), None) as folder:
+        assert (folder / "join.txt").exists()
