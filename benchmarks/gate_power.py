@@ -4,8 +4,8 @@
     python -m benchmarks.gate_power --correlation 0.2     of models that make more different mistakes
 
 The mistakes of the two models are Bernoulli variables with a stated correlation (phi); the photos fall into the parts
-that the gate looks at (SHARES) independently of the mistakes, as if no part were harder. Every rule of params.yaml's
-`gate` section is on; latency and size are within their budgets.
+that the gate looks at (SHARES) independently of the mistakes, as if no part were harder; none has near-duplicates.
+Every rule of params.yaml's `gate` section is on; latency and size are within their budgets.
 """
 
 import argparse

@@ -95,9 +95,12 @@ def hold(
         photos = choose_photos(read_images(challenger / IMAGES_PATH), trained_on)
         rows = _answers(folder, challenger / "data/raw", photos)
         latencies = json.loads((folder / "latencies.json").read_text(encoding="utf-8"))
+        labels = {key: _labels(models / key) for key in entered}
     tally = count(rows, challenger / IMAGES_PATH, photos)
     names = {CHALLENGER: name, CHAMPION: "" if champion is None else champion.name}
-    entrants = {key: Entrant(names[key], sha256, size, latencies[key]) for key, (sha256, size) in entered.items()}
+    entrants = {
+        key: Entrant(names[key], sha256, size, latencies[key], labels[key]) for key, (sha256, size) in entered.items()
+    }
     verdict = judge(tally, champion=entrants.get(CHAMPION), challenger=entrants[CHALLENGER], rules=rules)
     return Contest(verdict, _disagreements(rows, photos), challenger / "data/raw")
 
@@ -151,6 +154,11 @@ def _fetch(project: Project, champion: Run, lock: Lock, path: str) -> bytes:
             f"{(champion.commit or 'it')[:10]} out and `dvc repro`, or promote another version"
         )
     return content
+
+
+def _labels(folder: Path) -> frozenset[str]:
+    """Return the classes that a model laid out for tasks.score can answer."""
+    return frozenset(json.loads((folder / Path(LABELS_PATH).name).read_text(encoding="utf-8"))["labels"])
 
 
 def _digest(path: Path) -> tuple[str, int]:

@@ -1,7 +1,8 @@
 """The gate before the champion is replaced: the rules, and the verdict on what two models answered.
 
-Pure arithmetic on counts; `registry.contest` has the models answer. The test of `better` is exact, so that a
-challenger that is only as good wins with a probability of at most `gate.alpha`; every other rule can only refuse.
+Pure arithmetic on counts; `registry.contest` has the models answer. The test of `better` is exact and counts
+near-duplicates once, so that a challenger that is only as good wins with a probability of at most `gate.alpha`; every
+other rule can only refuse.
 """
 
 from collections.abc import Iterator
@@ -19,12 +20,13 @@ BYTES_PER_MB = 1_000_000
 
 @dataclass(frozen=True)
 class Entrant:
-    """What is known of a model besides its answers: see `Contender`."""
+    """What is known of a model besides its answers: see `Contender`; `labels` are the classes that it can answer."""
 
     name: str
     sha256: str
     bytes: int
     latency_ms: float
+    labels: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,15 @@ class Tally:
         left_out: How many of its photos were not asked.
         answers: Who was right; without a champion, it counts as right on none.
         slices: Accuracy on parts of the photos; those by `class` are the classes.
+        groups: How many groups of near-duplicates the challenger won and lost, a photo without near-duplicates being a
+            group of its own; None if all photos are without.
     """
 
     split: Literal["test", "val"]
     left_out: int
     answers: Answers
     slices: list[SliceResult]
+    groups: tuple[int, int] | None = None
 
     @property
     def images(self) -> int:
@@ -49,19 +54,25 @@ class Tally:
         answers = self.answers
         return answers.both_right + answers.only_challenger + answers.only_champion + answers.both_wrong
 
+    @property
+    def won_and_lost(self) -> tuple[int, int]:
+        """How many groups the challenger won, and how many it lost."""
+        return self.groups or (self.answers.only_challenger, self.answers.only_champion)
+
 
 def judge(tally: Tally, *, champion: Entrant | None, challenger: Entrant, rules: GateParams) -> Verdict:
     """Say whether the challenger may replace the champion; without one, whether it is good enough to be the first."""
     answers = tally.answers
     new = _contender(challenger, answers.both_right + answers.only_challenger, tally.images)
     old = None if champion is None else _contender(champion, answers.both_right + answers.only_champion, tally.images)
-    p = None if old is None else mcnemar_p(answers.only_challenger, answers.only_champion)
+    won, lost = tally.won_and_lost
+    p = None if old is None else mcnemar_p(won, lost)
     checks = [
         *([] if old is None or p is None else [_check_better(tally, new, old, p, rules)]),
         _check_images(tally, rules),
         _check_accuracy(new, rules),
         _check_recall(tally, rules),
-        *([] if old is None else [_check_slices(tally, rules)]),
+        *([] if champion is None else [_check_classes(champion, challenger), _check_slices(tally, rules)]),
         *_check_budgets(new, old, rules),
     ]
     return Verdict(
@@ -72,6 +83,8 @@ def judge(tally: Tally, *, champion: Entrant | None, challenger: Entrant, rules:
         champion=old,
         challenger=new,
         answers=None if old is None else answers,
+        groups_won=None if old is None else won,
+        groups_lost=None if old is None else lost,
         p=p,
         checks=checks,
         slices=tally.slices,
@@ -79,18 +92,25 @@ def judge(tally: Tally, *, champion: Entrant | None, challenger: Entrant, rules:
     )
 
 
-def mcnemar_p(only_challenger: int, only_champion: int) -> float:
+def mcnemar_p(won: int, lost: int) -> float:
     """Return how likely the challenger would do so well, or better, if it were only as good as the champion.
 
     The exact one-sided form of McNemar's test ("Note on the sampling error of the difference between correlated
     proportions or percentages", Psychometrika 12, 1947): of the photos that only one of the two recognised, it has
     one half by chance. Dietterich ("Approximate Statistical Tests for Comparing Supervised Classification Learning
-    Algorithms", Neural Computation 10, 1998) recommends the test for two models that can be trained once only.
+    Algorithms", Neural Computation 10, 1998) recommends it for two models that can be trained once only.
+
+    Near-duplicates tend to get the same answer, so a group of them is one trial: won by the model that recognised more
+    of its photos, and no trial if both recognised as many. Then this is the sign test on groups.
+
+    Args:
+        won: Groups of which the challenger recognised more photos than the champion did.
+        lost: Groups of which it recognised fewer.
     """
     from scipy.stats import binomtest
 
-    differing = only_challenger + only_champion
-    return float(binomtest(only_challenger, differing, 0.5, alternative="greater").pvalue) if differing else 1.0
+    differing = won + lost
+    return float(binomtest(won, differing, 0.5, alternative="greater").pvalue) if differing else 1.0
 
 
 def slice_drop(part: SliceResult) -> float:
@@ -169,11 +189,14 @@ def _contender(entrant: Entrant, right: int, images: int) -> Contender:
 
 
 def _check_better(tally: Tally, new: Contender, old: Contender, p: float, rules: GateParams) -> Check:
-    passed = p <= rules.alpha
+    passed = p <= rules.alpha and new.right > old.right  # a large group may outweigh the small ones that were won
+    answers, (won, lost) = tally.answers, tally.won_and_lost
+    by_photo = (won, lost) == (answers.only_challenger, answers.only_champion)
+    by_group = "" if by_photo else f"near-duplicates counted once: {won:,} to {lost:,}; "
     figures = (
-        f"{new.accuracy:.4f} against {old.accuracy:.4f} on {tally.images:,} photos; {tally.answers.only_challenger:,} "
-        f"recognised by the challenger alone, {tally.answers.only_champion:,} by the champion alone; "
-        f"p {show_p(p)}, at most {rules.alpha:g} wanted"
+        f"{new.accuracy:.4f} against {old.accuracy:.4f} on {tally.images:,} photos; {answers.only_challenger:,} "
+        f"recognised by the challenger alone, {answers.only_champion:,} by the champion alone; "
+        f"{by_group}p {show_p(p)}, at most {rules.alpha:g} wanted"
     )
     return Check(name="better", passed=passed, text=f"{'better' if passed else 'not better'} ({figures})")
 
@@ -207,6 +230,14 @@ def _check_recall(tally: Tally, rules: GateParams) -> Check:
     what = "recall too low" if low else "lowest recall"
     text = f"{what}: {first_of(shown, MOST_NAMED)}, at least {rules.min_recall:g} wanted"
     return Check(name="recall", passed=not low, text=text)
+
+
+def _check_classes(champion: Entrant, challenger: Entrant) -> Check:
+    lost = sorted(clean(label) for label in champion.labels - challenger.labels)
+    text = "knows every class of the champion"
+    if lost:
+        text = f"no longer knows {first_of(lost, MOST_NAMED)}: the champion does; `pawline promote` overrules this"
+    return Check(name="classes", passed=not lost, text=text)
 
 
 def _check_slices(tally: Tally, rules: GateParams) -> Check:

@@ -1,10 +1,12 @@
 """Which photos the gate asks, and how many of them each model recognised.
 
-The photos are those of the challenger's test split. What the champion was trained on is left out, near-duplicates of it
-included: a new near-duplicate can move its group from one split to another.
+The photos are those of the challenger's test split. What the champion was trained on is left out, and so are the
+near-duplicates of what the challenger's data still have of that: a new near-duplicate can move its group from one split
+to another.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,8 +40,10 @@ class Photos:
 def choose_photos(rows: list[ImageRow], champion_rows: list[ImageRow] | None) -> Photos:
     """Choose the photos to ask: of the test split, or of the validation split if there is no test split.
 
-    Left out are those whose near-duplicates, themselves included, the champion was trained on. Its validation split
-    chose its epoch and so is left out too, unless validation photos are asked: they chose the epoch of both.
+    Left out are those that the champion was trained on, and every photo in a near-duplicate group of the challenger's
+    with such a photo. A near-duplicate of a training photo that has since left the data, or is quarantined, is asked:
+    the groups do not know that photo. The champion's validation split chose its epoch and so is left out too, unless
+    validation photos are asked: they chose the epoch of both.
 
     Args:
         rows: The challenger's image table.
@@ -88,7 +92,23 @@ def count(rows: list[dict[str, Any]], images_path: Path, photos: Photos) -> Tall
     parts = _count_slices(rows, pq.read_table(images_path, use_threads=False))
     if photos.known is not None:
         parts += _count_known(rows, right, photos.known)
-    return Tally(photos.split, photos.left_out, answers, parts)
+    group_of = {row.id: row.group for row in photos.asked}
+    groups = count_groups((group_of[row["id"]] for row in rows), right[CHALLENGER], right[CHAMPION])
+    return Tally(photos.split, photos.left_out, answers, parts, groups)
+
+
+def count_groups(groups: Iterable[str], challenger: Iterable[bool], champion: Iterable[bool]) -> tuple[int, int]:
+    """Count the near-duplicate groups of which the challenger recognised more photos, and of which fewer.
+
+    Args:
+        groups: The group of each photo; a photo without near-duplicates has one of its own.
+        challenger: Whether the challenger recognised the photo.
+        champion: Whether the champion did.
+    """
+    leads: Counter[str] = Counter()
+    for group, new, old in zip(groups, challenger, champion, strict=True):
+        leads[group] += new - old
+    return sum(lead > 0 for lead in leads.values()), sum(lead < 0 for lead in leads.values())
 
 
 def _count_slices(rows: list[dict[str, Any]], images: Any) -> list[SliceResult]:  # noqa: ANN401 - a pyarrow table

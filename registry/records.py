@@ -130,7 +130,11 @@ class Verdict(Record):
         champion: The model in force; None if there is none.
         challenger: The newly trained model.
         answers: Who was right; None without a champion.
-        p: Of the one-sided exact McNemar test that the challenger is no better; None without a champion.
+        groups_won: Near-duplicate groups of which the challenger recognised more photos than the champion; a photo
+            without near-duplicates is a group of its own. None without a champion.
+        groups_lost: Those of which it recognised fewer; None without a champion.
+        p: Of the exact one-sided McNemar test on groups_won and groups_lost, that the challenger is no better; None
+            without a champion.
         checks: The rules, one by one.
         slices: Accuracy on parts of the photos.
         rules: Section `gate` of params.yaml.
@@ -144,6 +148,8 @@ class Verdict(Record):
     champion: Contender | None
     challenger: Contender
     answers: Answers | None
+    groups_won: int | None
+    groups_lost: int | None
     p: float | None
     checks: list[Check]
     slices: list[SliceResult]

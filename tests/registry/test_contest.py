@@ -1,5 +1,6 @@
 """Real models answer real photos: what is compared with what, and that nothing is left at work when it is stopped."""
 
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,9 @@ import pytest
 
 from lineage.runs import MODEL_PATH, Project, Run, find_run
 from registry import contest
+from registry.gate import Entrant, Tally, judge
+from registry.records import Verdict
+from tasks.image_table import read_images
 from tasks.params import GateParams, check_params
 from tasks.stage import PawlineError
 from tests.conftest import ROOT
@@ -41,8 +45,20 @@ def hold(project: Project, champion: Run | None, rules: GateParams = RULES) -> c
     return contest.hold(project, champion=champion, challenger=project.root, rules=rules, name="retrain-1")
 
 
-def test_both_models_answer_as_in_their_own_evaluation(project: Project) -> None:
+def test_both_models_answer_as_in_their_own_evaluation(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     champion = find_run(project, "HEAD~1")
+    entrants: dict[str, Entrant] = {}
+
+    def watched(tally: Tally, *, champion: Entrant, challenger: Entrant, rules: GateParams) -> Verdict:
+        entrants.update(champion=champion, challenger=challenger)
+        return judge(tally, champion=champion, challenger=challenger, rules=rules)
+
+    monkeypatch.setattr(contest, "judge", watched)
+    labels = project.root / contest.LABELS_PATH
+    more = json.loads(labels.read_text())
+    more["labels"].append("never answered")
+    labels.unlink()  # a link into DVC's cache
+    labels.write_text(json.dumps(more))
     result = hold(project, champion)
     verdict = result.verdict
     photos = {row["id"]: row for row in pq.read_table("data/predictions.parquet").to_pylist()}
@@ -71,6 +87,10 @@ def test_both_models_answer_as_in_their_own_evaluation(project: Project) -> None
     assert (known.value, known.images) == ("known to the champion's data", len(photos.keys() & earlier.keys()))
     assert verdict.challenger.bytes == (project.root / MODEL_PATH).stat().st_size
     assert not verdict.promote
+    groups = {row.group for row in read_images(project.root / contest.IMAGES_PATH) if row.id in in_dispute}
+    assert (verdict.groups_won or 0) + (verdict.groups_lost or 0) <= len(groups)
+    assert entrants["challenger"].labels == set(more["labels"])
+    assert entrants["champion"].labels == set(more["labels"]) - {"never answered"}
     assert result.raw_dir == project.root / "data/raw"
 
 

@@ -1,5 +1,6 @@
 """The rules one by one, and how often the gate promotes a model that is only as good."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import pytest
 
 from benchmarks.gate_power import Setting, joint_probabilities, simulate
 from registry.gate import Entrant, Tally, judge, mcnemar_p, summary, verdict_markdown
+from registry.gate_counts import count_groups
 from registry.records import Answers, SliceResult, Verdict
 from tasks.params import check_params
 from tests.conftest import ROOT
@@ -36,16 +38,16 @@ def refused(verdict: Verdict) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("only_challenger", "only_champion", "p"),
+    ("won", "lost", "p"),
     [(0, 0, 1.0), (5, 0, 1 / 32), (4, 0, 1 / 16), (0, 5, 1.0), (7, 1, 9 / 256), (3, 3, 42 / 64)],
 )
-def test_the_test_is_the_tail_of_a_fair_coin(only_challenger: int, only_champion: int, p: float) -> None:
-    assert mcnemar_p(only_challenger, only_champion) == pytest.approx(p, rel=1e-12)
+def test_the_test_is_the_tail_of_a_fair_coin(won: int, lost: int, p: float) -> None:
+    assert mcnemar_p(won, lost) == pytest.approx(p, rel=1e-12)
 
 
 def test_a_challenger_wins_that_is_better_beyond_chance() -> None:
     won = verdict_on(tally((60, 5, 0, 2)))
-    assert (won.promote, won.p) == (True, 1 / 32)
+    assert (won.promote, won.groups_won, won.groups_lost, won.p) == (True, 5, 0, 1 / 32)
     assert won.champion is not None
     assert (won.challenger.right, won.champion.right, won.images) == (65, 60, 67)
     assert won.challenger.interval[0] < 65 / 67 < won.challenger.interval[1]
@@ -87,7 +89,58 @@ def test_each_rule_refuses_by_itself(rules: dict[str, float], name: str, text: s
 
 def test_no_budget_is_no_check() -> None:
     checks = verdict_on(tally((60, 5, 0, 2)), max_size_mb=None, max_latency_ms=None).checks
-    assert [check.name for check in checks] == ["better", "photos", "accuracy", "recall", "parts"]
+    assert [check.name for check in checks] == ["better", "photos", "accuracy", "recall", "classes", "parts"]
+
+
+def test_a_class_that_vanished_refuses() -> None:
+    two, three = frozenset({"cat", "dog"}), frozenset({"cat", "dog", "bi\x1brd"})
+    counted = tally((60, 5, 0, 2))
+
+    def against(champion: frozenset[str], challenger: frozenset[str]) -> Verdict:
+        old, new = replace(OLD, labels=champion), replace(NEW, labels=challenger)
+        return judge(counted, champion=old, challenger=new, rules=RULES)
+
+    lost = against(three, two)
+    assert refused(lost) == ["classes"]
+    assert re.fullmatch(r"no longer knows bi\S*rd: the champion does; `pawline promote` overrules this", summary(lost))
+    assert "\x1b" not in summary(lost)
+    for champion, challenger in ((two, two), (two, three)):
+        won = against(champion, challenger)
+        assert won.promote
+        assert won.checks[4].text == "knows every class of the champion"
+
+
+def test_near_duplicates_count_once() -> None:
+    """Eight photos recognised by the challenger alone are two trials if they are two groups of four."""
+    photos = tally((60, 8, 0, 2))
+    assert verdict_on(photos).promote
+    verdict = verdict_on(replace(photos, groups=(2, 0)))
+    assert refused(verdict) == ["better"]
+    assert (verdict.groups_won, verdict.groups_lost, verdict.p) == (2, 0, 1 / 4)
+    assert verdict.answers == photos.answers
+    assert "0 by the champion alone; near-duplicates counted once: 2 to 0; p 0.25, at most" in summary(verdict)
+    assert "near-duplicates" not in summary(verdict_on(replace(photos, groups=(8, 0))))
+    assert verdict_on(replace(photos, groups=(0, 0))).p == 1
+    fewer_photos = verdict_on(replace(tally((90, 9, 10, 2)), groups=(9, 1)))  # the ten are near-duplicates
+    assert fewer_photos.p == 11 / 1024
+    assert refused(fewer_photos) == ["better"]
+
+
+@pytest.mark.parametrize("alike", [1.0, 0.8])
+def test_equal_models_seldom_win_on_near_duplicates(alike: float) -> None:
+    """Groups of four, of which a share gets the same answers; each photo a trial, equal models won far too often."""
+    rng = np.random.default_rng(2)
+    contests, groups = 2000, 80
+    ids = [str(at // 4) for at in range(4 * groups)]
+    wins = wins_by_photo = 0
+    for _ in range(contests):
+        kinds = rng.choice(4, 4 * groups, p=joint_probabilities(Setting(4 * groups, 0.85, 0.85, 0.35)))
+        copied = rng.random(4 * groups) < alike
+        kinds = np.where(copied, np.repeat(kinds[::4], 4), kinds)
+        wins += mcnemar_p(*count_groups(ids, (kinds >= 2).tolist(), (kinds % 2 == 1).tolist())) <= RULES.alpha
+        wins_by_photo += mcnemar_p(int((kinds == 2).sum()), int((kinds == 1).sum())) <= RULES.alpha
+    limit = RULES.alpha + 3 * (RULES.alpha * (1 - RULES.alpha) / contests) ** 0.5
+    assert 0 < wins / contests <= limit < wins_by_photo / contests
 
 
 @pytest.mark.parametrize(
@@ -113,6 +166,7 @@ def test_the_first_model_needs_no_opponent() -> None:
     classes = [part("class", "cat", 34, 32, None), part("class", "dog", 33, 33, None), part("class", "eel", 9, 0, None)]
     first = verdict_on(tally((0, 65, 0, 2), classes), champion=None)
     assert (first.promote, first.champion, first.answers, first.p) == (True, None, None, None)
+    assert (first.groups_won, first.groups_lost) == (None, None)
     assert summary(first) == "accuracy 0.9701 on 67 photos, no champion before"
     assert [check.name for check in first.checks] == ["photos", "accuracy", "recall", "size", "latency"]
     assert refused(verdict_on(tally((0, 20, 0, 20)), champion=None)) == ["accuracy"]
@@ -131,7 +185,7 @@ def test_the_verdict_as_markdown() -> None:
     text = verdict_markdown(verdict_on(tally((60, 5, 0, 2), [hostile])))
     assert text.startswith("# retrain-1 against v1.0.0: refused\n")
     assert "| better   | passed      | better " in text
-    row = next(line for line in text.splitlines() if line.startswith("| class"))
+    row = next(line for line in text.splitlines() if line.startswith("| class:"))
     assert row.endswith("|       30 |   1.0000 |     0.3333 |")
     assert "a\\|b\\<i\\>" in row
     assert "\x1b" not in text

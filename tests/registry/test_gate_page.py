@@ -66,6 +66,14 @@ def disagree(tmp_path: Path) -> Callable[[int, int], list[Disagreement]]:
     return disagree
 
 
+def test_groups_of_near_duplicates_are_told_where_they_differ_from_photos(tmp_path: Path) -> None:
+    verdict = judged((61, 6, 0, 0), [])
+    for groups, told in ((6, False), (2, True)):
+        write_page(Contest(verdict.model_copy(update={"groups_won": groups}), [], tmp_path / "raw"), tmp_path)
+        shown = " ".join(Page((tmp_path / "gate.html").read_text(encoding="utf-8")).text.split())
+        assert ("near-duplicates together: counted once, the challenger won 2 and lost 0." in shown) is told
+
+
 def judged(answers: tuple[int, int, int, int], slices: list[SliceResult], champion: str | None = "v1.0.0") -> Verdict:
     names = ("both_right", "only_challenger", "only_champion", "both_wrong")
     tally = Tally("test", 4, Answers(**dict(zip(names, answers, strict=True))), slices)
