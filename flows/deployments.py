@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import DeploymentSchedule, FlowRun
     from prefect.client.schemas.responses import DeploymentResponse
-    from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+    from prefect.client.schemas.schedules import SCHEDULE_TYPES, CronSchedule, IntervalSchedule
 
 DESCRIPTION = Path("prefect.yaml")
 SLUG = "pawline"  # of the schedule that `pawline schedule` sets
@@ -154,13 +154,7 @@ def switch_off(client: "SyncPrefectClient", deployment: "DeploymentResponse") ->
 
 def next_times(schedule: "DeploymentSchedule", count: int) -> list[datetime]:
     """Return when a schedule fires next, in its time zone."""
-    from prefect.server.schemas import schedules as of_server
-
-    kind = getattr(of_server, type(schedule.schedule).__name__)  # only the server's own classes compute dates
-    computed = kind.model_validate(schedule.schedule.model_dump())
-    dates = anyio.run(computed.get_dates, count, datetime.now(UTC) + timedelta(seconds=1))
-    zone = ZoneInfo(getattr(schedule.schedule, "timezone", None) or "UTC")
-    return [date.astimezone(zone) for date in dates]
+    return _dates(schedule.schedule, count)
 
 
 def plans(client: "SyncPrefectClient") -> list[Planned]:
@@ -204,17 +198,33 @@ def workers(client: "SyncPrefectClient") -> list[str]:
     return [worker.name for worker in found if worker.status == "ONLINE"]
 
 
+def _dates(rule: "SCHEDULE_TYPES", count: int) -> list[datetime]:
+    """Return when a rule fires next, in its time zone; a cron line that never does is a ValueError."""
+    from prefect.server.schemas import schedules as of_server
+
+    kind = getattr(of_server, type(rule).__name__)  # only the server's own classes compute dates
+    computed = kind.model_validate(rule.model_dump())
+    dates = anyio.run(computed.get_dates, count, datetime.now(UTC) + timedelta(seconds=1))
+    zone = ZoneInfo(getattr(rule, "timezone", None) or "UTC")
+    return [date.astimezone(zone) for date in dates]
+
+
 def _cron_schedule(cron: str, timezone: str) -> "CronSchedule":
     from prefect.client.schemas.schedules import CronSchedule
 
     if timezone not in available_timezones():
         raise PawlineError(f"--timezone {timezone}: no such time zone; they are called like Europe/Berlin, or UTC")
     try:
-        return CronSchedule(cron=cron, timezone=timezone)
+        schedule = CronSchedule(cron=cron, timezone=timezone)
     except ValueError:
         raise PawlineError(
             f'--cron "{cron}": no cron line; minute, hour, day, month and weekday, such as "0 3 * * *"'
         ) from None
+    try:
+        _dates(schedule, 1)
+    except ValueError:  # of Prefect's croniter, which looks 50 years ahead
+        raise PawlineError(f'--cron "{cron}": it never fires; give a day that its months have') from None
+    return schedule
 
 
 def _interval_schedule(every: str) -> "IntervalSchedule":

@@ -72,13 +72,18 @@ def noted() -> Iterator[None]:
 
 
 def notes() -> list[Note]:
-    """Return the runs that were noted and have not ended in good order, dead or alive."""
+    """Return the runs that were noted and have not ended in good order, dead or alive.
+
+    A note that cannot be read is removed: a power cut has damaged it, or another version wrote it.
+    """
     found = []
     for path in sorted(_folder().glob("*.json")):
         try:
             found.append(Note(**json.loads(path.read_text(encoding="utf-8"))))
         except FileNotFoundError:  # it has just ended
             continue
+        except (ValueError, TypeError):
+            path.unlink(missing_ok=True)
     return found
 
 

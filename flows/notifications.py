@@ -3,6 +3,7 @@
 The body is JSON with `text`, which is what receivers made for Slack show, and the same in separate fields.
 """
 
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -37,7 +38,13 @@ def check_url(url: str) -> None:
     """Raise the one line for what is no web address."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise PawlineError(f"--webhook {url}: no web address; it begins with https:// or http://")
+        raise PawlineError(f"--webhook {origin(url)}: no web address; it begins with https:// or http://")
+
+
+def origin(url: str) -> str:
+    """Return what may be shown of an address, scheme and host: the rest is often a secret."""
+    found = re.match(r"(\w+://)?(?:[^/?#]*@)?([^/?#]*)", url)
+    return "".join(part or "" for part in found.groups()) if found else ""
 
 
 def notify(client: "SyncPrefectClient", url: str, *, flow: str) -> None:
@@ -68,10 +75,17 @@ def notify(client: "SyncPrefectClient", url: str, *, flow: str) -> None:
 
 
 def stop(client: "SyncPrefectClient", *, flow: str) -> bool:
-    """Send no more messages, and say whether there were any to be sent."""
-    known = [one for name in (FAILED.format(flow=flow), PROMOTED) for one in client.read_automations_by_name(name)]
+    """Send no more messages of a flow, and say whether there were any to be sent.
+
+    New champions are told as long as the failures of any flow are.
+    """
+    known = client.read_automations_by_name(FAILED.format(flow=flow))
     for automation in known:
         client.delete_automation(automation.id)
+    begin, end = FAILED.split("{flow}")
+    if not any(one.name.startswith(begin) and one.name.endswith(end) for one in client.read_automations()):
+        for automation in client.read_automations_by_name(PROMOTED):
+            client.delete_automation(automation.id)
     return bool(known)
 
 

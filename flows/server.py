@@ -91,8 +91,11 @@ def connect() -> None:
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     problem = client.api_healthcheck()
+    api = str(client.api_url).rstrip("/")
+    if _lacks_suffix(api):  # asked first: Prefect's page may answer in the server's stead
+        raise _no_server(api)
     if problem is not None:
-        raise PawlineError(f"no Prefect server at {client.api_url} ({problem}): start it, or unset {API_VARIABLE}")
+        raise PawlineError(f"no Prefect server at {api} ({problem}): start it, or unset {API_VARIABLE}")
     liveness.end_dead_runs()
 
 
@@ -105,7 +108,7 @@ def require() -> str:
     prepare()
     if api := os.environ.get(API_VARIABLE):
         if not is_healthy(api):
-            raise PawlineError(f"no Prefect server at {api}: start it, or unset {API_VARIABLE}")
+            raise _no_server(api)
         return api
     server = running()
     if server is None:
@@ -123,10 +126,10 @@ def running() -> Server | None:
 
 
 def noted() -> Server | None:
-    """Return the server that was last started here, if it was not ended in good order."""
+    """Return the server that was last started here, if it was not ended in good order and its note can be read."""
     try:
         return Server(**json.loads((home() / NOTE).read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, TypeError):  # none, damaged by a power cut, or of another version
         return None
 
 
@@ -173,11 +176,26 @@ def is_alive(pid: int, started: float) -> bool:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a small file that appears whole."""
+    """Write a small file that appears whole, even if the power fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(value), encoding="utf-8")
+    with unfinished.open("w", encoding="utf-8") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())  # a file system may rename before it writes
     unfinished.replace(path)
+
+
+def _lacks_suffix(api: str) -> bool:
+    """Say whether a server answers only once `/api` is added to the address."""
+    return not is_healthy(api) and is_healthy(f"{api.rstrip('/')}/api")
+
+
+def _no_server(api: str) -> PawlineError:
+    """Return the one line for an address of PREFECT_API_URL at which no server answers."""
+    if _lacks_suffix(api):
+        return PawlineError(f"no Prefect server at {api}: did you mean {API_VARIABLE}={api.rstrip('/')}/api?")
+    return PawlineError(f"no Prefect server at {api}: start it, or unset {API_VARIABLE}")
 
 
 def _use(api: str) -> None:

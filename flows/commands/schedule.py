@@ -76,7 +76,9 @@ def schedule_command(
             _set(client, name or DEFAULT, schedule, parameters)
         if webhook is not None:
             notifications.notify(client, webhook, flow=name or DEFAULT)
-            typer.echo(f"failed runs of {name or DEFAULT} and new champions are told to {webhook}")
+            typer.echo(
+                f"failed runs of {name or DEFAULT} and new champions are told to {notifications.origin(webhook)}"
+            )
         if not (off or schedule or webhook):
             _show(client, name)
 

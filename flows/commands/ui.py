@@ -11,9 +11,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import psutil
 import typer
@@ -101,6 +103,7 @@ def _prefect(host: str, port: int, address: str) -> Iterator["subprocess.Popen[b
         "PREFECT_SERVER_API_PORT": str(port),
         server.API_VARIABLE: f"{address}/api",
         "PREFECT_UI_URL": address,
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": address,  # or any page in the browser could drive the server
         "PREFECT_UI_API_URL": "/api",  # as the browser sees it: through a tunnel, the address may be another one
     }
     _log_path().parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +154,30 @@ def _reports(port: int) -> Iterator[str]:
 
 
 class _Pages(SimpleHTTPRequestHandler):
-    """Serves files, and keeps the requests to itself."""
+    """Serves the files within a folder to browsers of this machine, and keeps the requests to itself."""
+
+    def send_head(self) -> BytesIO | BinaryIO | None:
+        """Refuse other names of this machine, which a foreign page may have made up, and what lies elsewhere."""
+        if self.headers.get("Host", "").partition(":")[0] not in (LOOPBACK, "localhost"):
+            self.send_error(HTTPStatus.FORBIDDEN)
+        elif not self._is_within():
+            self.send_error(HTTPStatus.NOT_FOUND)
+        else:
+            return super().send_head()
+        return None
+
+    def list_directory(self, path: str | os.PathLike[str]) -> None:
+        """List nothing."""
+        self.send_error(HTTPStatus.NOT_FOUND)
+
+    def _is_within(self) -> bool:
+        """Say whether what would be sent is in the folder, with symbolic links followed."""
+        path = Path(self.translate_path(self.path))
+        try:
+            sent = [path, path / "index.html", path / "index.htm"]  # the page of a folder
+            return all(one.resolve().is_relative_to(self.directory) for one in sent)
+        except (ValueError, RuntimeError, OSError):  # a NUL, links in a circle, a name too long
+            return False
 
     def log_message(self, format: str, *args: object) -> None:
         """Print nothing."""

@@ -107,6 +107,7 @@ def test_times_in_their_zone(served: Served, monkeypatch: pytest.MonkeyPatch) ->
             r'--cron "x y": no cron line; minute, hour, day, month and weekday, such as "0 3 \* \* \*"',
         ),
         (("R 3 * * *", None, "UTC"), r'--cron "R 3 \* \* \*": no cron line'),
+        (("0 0 31 2 *", None, "UTC"), r'--cron "0 0 31 2 \*": it never fires; give a day that its months have$'),
         (("0 3 * * *", None, "Mars/Olympus"), r"--timezone Mars/Olympus: no such time zone; they are called like"),
         ((None, "0s", "UTC"), r"--every 0s: a number and a unit, such as 20s, 30m, 1h or 2d"),
         ((None, "90", "UTC"), r"--every 90: a number and a unit"),

@@ -32,6 +32,16 @@ def test_a_run_is_noted_while_it_is_at_work(served: Served, monkeypatch: pytest.
             assert liveness.notes() == []
 
 
+def test_a_damaged_note_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    (tmp_path / "runs").mkdir()
+    good = {"run": "an id", "name": "good", "pid": os.getpid(), "started": 0}
+    for number, text in enumerate(("", "{", "[]", '{"run": "of another version"}', json.dumps(good), "\0" * 99)):
+        (tmp_path / f"runs/{number}.json").write_text(text)
+    assert [note.name for note in liveness.notes()] == ["good"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["4.json"]
+
+
 def test_runs_of_dead_processes_crash_with_all_that_belongs_to_them(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:

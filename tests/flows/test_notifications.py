@@ -83,6 +83,18 @@ def test_failures_and_promotions_are_told(
         assert (client.read_automations(), notifications.stop(client, flow="retrain")) == ([], False)
 
 
+def test_one_flow_of_two_is_told_no_more(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    with served.in_use(monkeypatch) as client:
+        for name in ("retrain", "pipeline"):
+            notifications.notify(client, "http://127.0.0.1:9", flow=name)
+        stopped = []
+        for name in ("pipeline", "pipeline", "retrain"):
+            told = notifications.stop(client, flow=name)
+            stopped.append((told, sorted(one.name for one in client.read_automations())))
+        left = [notifications.PROMOTED, "pawline: retrain failed"]
+        assert stopped == [(True, left), (False, left), (True, [])]
+
+
 def _finish(client: SyncPrefectClient, received: Received) -> None:
     """A run that ends well, one that crashes, and a new champion."""
     client.create_flow_run(retrain, state=Completed())
@@ -101,8 +113,13 @@ def _finish(client: SyncPrefectClient, received: Received) -> None:
     assert received.empty()
 
 
+def test_what_is_shown_of_an_address() -> None:
+    assert notifications.origin("https://me:secret@example.org:8000/a/secret?key=secret") == "https://example.org:8000"
+
+
 def test_what_is_no_address() -> None:
     notifications.check_url("https://example.org/hook")
     for wrong in ("example.org", "ftp://example.org", "https://"):
+        secret = "" if wrong.endswith("/") else "/a/secret?key=secret"
         with pytest.raises(PawlineError, match=rf"^--webhook {wrong}: no web address; it begins with https:// or"):
-            notifications.check_url(wrong)
+            notifications.check_url(wrong + secret)

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -59,6 +60,38 @@ def test_no_server_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(server.API_VARIABLE, "http://127.0.0.1:9/api")
     with pytest.raises(PawlineError, match=r"^no Prefect server at http://127\.0\.0\.1:9/api: start it, or unset"):
         server.require()
+
+
+def test_an_address_that_lacks_its_end(served: Served, tmp_path: Path) -> None:
+    for call in ("require", "connect"):
+        done = subprocess.run(
+            [sys.executable, "-c", f"from flows import server; server.{call}()"],
+            cwd=tmp_path,
+            env={**served.environment, server.API_VARIABLE: f"{served.address}/"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said = done.stderr.splitlines()[-1]
+        assert re.search(rf": no Prefect server at {served.address}/?: did you mean .*={served.address}/api\?$", said)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"address": "of another version"}', "\0" * 99])
+def test_a_damaged_note_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    (tmp_path / server.NOTE).write_text(text)
+    assert (server.noted(), server.running()) == (None, None)
+
+
+def test_a_note_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, synced = tmp_path / "note.json", []
+
+    def fsync(file: int) -> None:
+        synced.append((os.fstat(file).st_size, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    server.write_json(path, {"a": 1})
+    assert (synced, json.loads(path.read_text())) == ([(8, False)], {"a": 1})
 
 
 def test_a_note_that_outlived_its_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: Served) -> None:

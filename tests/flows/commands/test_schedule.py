@@ -36,7 +36,10 @@ def test_setting_showing_and_removing(served: Served, monkeypatch: pytest.Monkey
         with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as nobody:
             threading.Thread(target=nobody.serve_forever, daemon=True).start()
             url = f"http://127.0.0.1:{nobody.server_address[1]}"
-            assert schedule("--webhook", url) == f"failed runs of retrain and new champions are told to {url}\n"
+            assert (
+                schedule("--webhook", f"{url}/a/secret")
+                == f"failed runs of retrain and new champions are told to {url}\n"
+            )
             nobody.shutdown()
         (served.folder / "below").mkdir(exist_ok=True)
         os.chdir(served.folder / "below")

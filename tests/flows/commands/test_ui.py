@@ -3,11 +3,13 @@ import re
 import socket
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import psutil
 import pytest
 
 from flows import server
+from flows.commands import ui
 from flows.commands.ui import served as serve
 from tasks.stage import PawlineError
 from tests.flows.served import Served, free_port
@@ -35,6 +37,38 @@ def test_page_reports_and_database(served: Served) -> None:
     children = psutil.Process(served.process.pid).children(recursive=True)
     listening = [at.laddr.ip for child in children for at in child.net_connections() if at.status == "LISTEN"]
     assert set(listening) == {"127.0.0.1"}
+
+
+def test_no_foreign_page_drives_the_server(served: Served) -> None:
+    allowed = {}
+    for origin in (served.address, "https://example.org"):
+        request = urllib.request.Request(f"{served.address}/api/health", headers={"Origin": origin})  # noqa: S310 - http
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - http
+            allowed[origin] = answer.headers["Access-Control-Allow-Origin"]
+    assert allowed == {served.address: served.address, "https://example.org": None}
+
+
+def test_reports_stay_within_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("reports/plots", "reports/page", "reports/linked"):
+        Path(name).mkdir(parents=True)
+    Path("secret.html").write_text("secret")
+    Path("reports/page/index.html").write_text("a page")
+    Path("reports/inside.html").symlink_to("page/index.html")
+    for link in ("reports/outside.html", "reports/linked/index.html"):
+        Path(link).symlink_to(tmp_path / "secret.html")
+    Path("reports/above").symlink_to(tmp_path)
+    Path("reports/circle").symlink_to("circle")
+    with ui._reports(free_port()) as address:
+        assert [get(f"{address}/{path}") for path in ("page/", "inside.html")] == ["a page", "a page"]
+        for path in ("", "plots/", "outside.html", "linked/", "above/secret.html", "circle", "nothing", "%00"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                get(f"{address}/{path}")
+        assert get(f"{address.replace('127.0.0.1', 'localhost')}/page/") == "a page"
+        for host in ("example.org", "127.0.0.1.example.org:80"):
+            foreign = urllib.request.Request(f"{address}/page/", headers={"Host": host})  # noqa: S310 - http
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                urllib.request.urlopen(foreign, timeout=10)  # noqa: S310 - http
 
 
 def test_one_server_a_project_and_one_line_for_a_port_that_is_taken(
