@@ -2,6 +2,7 @@
 
 import argparse
 import ctypes
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -57,6 +58,12 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(1)
     except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
         sys.stderr.write(f"error: {error.filename}: {error.strerror}: make it accessible and run again\n")
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" ({error.filename2 or error.filename})" if error.filename else ""
+        sys.stderr.write(f"error: no space left on the disk{where}: make room and run again\n")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: the next run carries on from here\n")
