@@ -59,7 +59,7 @@ def noted() -> Iterator[None]:
     """Note that this process runs the current flow run, until the block ends."""
     from prefect.runtime import flow_run
 
-    if flow_run.id is None:
+    if flow_run.id is None or flow_run.parent_flow_run_id is not None:  # a subflow ends with the run it is part of
         yield
         return
     path = _folder() / f"{flow_run.id}.json"

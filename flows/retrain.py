@@ -40,6 +40,7 @@ from tasks.stage import PawlineError
 
 SKIPPED, UNCHANGED, REFUSED, PROMOTED = "Skipped", "Unchanged", "Refused", "Promoted"  # how a retraining ends
 LAST_RUN = "refs/pawline/retrained"  # the commit of the last retraining that came to an end
+VALIDATION_DIR = Path("reports/validation")
 NEWS = ("never_ran", "command", "parameter", "code", "input")  # of `pawline why`'s reasons, those that are about inputs
 CHAMPION_RESOURCE = "pawline.champion"
 MOST_NAMED = 3  # changed inputs, parameters or code files in the log; `pawline lineage` has them all
@@ -136,7 +137,7 @@ def _challenge(
         if not news and not force:
             return _ended(UNCHANGED, "photos, parameters and code are those of the last retraining: nothing to train")
         why = _in_short(news)
-        logger.info("%s: changed since the last retraining: %s", name, why)
+        logger.info("%s: %s", name, why)
         pipeline()
     run = worktree.keep_run(project, folder, base=commit, name=name, message=f"Retrain: {why}")
     verdict = judge(project, run, folder)
@@ -154,6 +155,7 @@ def judge(project: Project, run: Run, folder: Path) -> Verdict:
     reports = project.root / worktree.REPORTS_DIR / run.name
     reports.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(folder / artifacts.REPORT_PATH, reports / "report.html")
+    shutil.copytree(folder / VALIDATION_DIR, reports / VALIDATION_DIR.name, dirs_exist_ok=True)  # it links to that
     write_page(result, reports)
     artifacts.publish_verdict(verdict_markdown(result.verdict))
     artifacts.publish_report(reports / "gate.html", f"{run.name}: champion against challenger", key="comparison")
@@ -162,13 +164,13 @@ def judge(project: Project, run: Run, folder: Path) -> Verdict:
 
 
 def _decide(project: Project, run: Run, verdict: Verdict) -> State[None]:
-    message = summary(verdict)
+    message, page = summary(verdict), f"see {worktree.REPORTS_DIR / run.name}/gate.html"
     if not verdict.promote:
-        _tell("pawline.refused", run.name, message)
-        return _ended(REFUSED, f"{run.name}: {message}")
+        _tell("pawline.refused", run.name, f"{run.name}: {message}; {page}")
+        return _ended(REFUSED, f"{run.name}: {message}; {page}")
     version = _version_of(project, run, message)
     promote(project, version, reason=message, verdict=verdict)
-    message = f"{version.name} ({run.name}) is the champion: {message}"
+    message = f"{version.name} ({run.name}) is the champion: {message}; {page}"
     _tell("pawline.promoted", version.name, message)
     return _ended(PROMOTED, message)
 
@@ -190,12 +192,12 @@ def _last_lock(project: Project) -> bytes | None:
 
 
 def _in_short(news: list[Reason]) -> str:
-    """Return what is new in one line, such as `input data/source.json; parameter data.path, features.views`."""
+    """Return what is new in one line, such as `new: input data/source.json; parameter data.path, features.views`."""
     kinds: dict[str, list[str]] = {reason.kind.replace("_", " "): [] for reason in news}
     for reason in news:
         kinds[reason.kind.replace("_", " ")].append(reason.about)
     parts = [f"{kind} {first_of(list(dict.fromkeys(about)), MOST_NAMED)}" for kind, about in kinds.items()]
-    return "; ".join(parts) or "nothing is new, but it was forced"
+    return f"new: {'; '.join(parts)}" if parts else "nothing is new, but it was forced"
 
 
 def _tell(event: str, name: str, text: str) -> None:

@@ -60,9 +60,23 @@ def prepare() -> None:
     prefect.toml says where the home is as seen from the project's folder; a retraining leaves that folder.
     """
     if "prefect" not in sys.modules:
+        _check_home()
         os.environ["PREFECT_HOME"] = str(home())
         os.environ.setdefault("DO_NOT_TRACK", "1")
         os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+
+def _check_home() -> None:
+    """Raise the one line for a home that cannot be written: Prefect itself would try again and again."""
+    probe = home() / f".probe-{os.getpid()}"
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise PawlineError(
+            f"{home()}: {error.strerror}: Prefect keeps its records there; set PREFECT_HOME to a folder of yours"
+        ) from error
 
 
 def connect() -> None:

@@ -43,6 +43,7 @@ def retrain_command(
     with interruptible("the champion is the one it was; the next retraining carries on from here"):
         from flows import presets
 
+        presets.changes(presets.collect_settings(preset, set_ or [], here=here))  # what is wrong shows at once
         overrides = presets.collect_settings(None, set_ or [], here=here)
         state = _run(force=force, preset=preset, overrides=overrides, overlap=overlap)
         if state.is_cancelled():

@@ -11,6 +11,8 @@ import typer
 
 from tasks.stage import PawlineError
 
+ENDED = 143  # exit code of what SIGTERM ended
+
 
 def enter_project() -> Path:
     """Go to the nearest folder, from the current one upwards, that holds a dvc.yaml; return where the user stood."""
@@ -25,9 +27,13 @@ def enter_project() -> Path:
 
 @contextmanager
 def interruptible(what_now: str) -> Iterator[None]:
-    """Say on Ctrl-C what there is now, and exit with 130."""
+    """Say on Ctrl-C, and when a signal ends the command, what there is now; exit with 130 or 143."""
     try:
         yield
+    except SystemExit as ended:
+        if ended.code == ENDED:
+            sys.stderr.write(f"ended: {what_now}\n")
+        raise
     except KeyboardInterrupt:
         sys.stderr.write(f"interrupted: {what_now}\n")
         raise typer.Exit(130) from None

@@ -3,13 +3,15 @@ import time
 from pathlib import Path
 
 import pytest
+from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterTaskRunId
 from prefect.client.schemas.objects import TaskRun
 from prefect.client.schemas.sorting import FlowRunSort, LogSort
+from prefect.runtime import flow_run
 from ruamel.yaml import YAML
 
-from flows import stage_process
+from flows import liveness, stage_process
 from flows.pipeline import pipeline
 from flows.presets import load_preset
 from lineage.prefect_runs import find_record
@@ -194,6 +196,26 @@ def test_settings_are_checked_and_written_before_anything_runs(project: Path) ->
     assert written["fine_tune"]["epochs"] == 7
     assert written["fine_tune"]["unfrozen_layers"] == load_preset("s4")["fine_tune.unfrozen_layers"]
     assert "epochs: 7" in (project / "left.txt").read_text()
+
+
+@flow
+def inner() -> list[str]:
+    with liveness.noted():
+        return [note.name for note in liveness.notes()]
+
+
+@flow
+def outer() -> tuple[list[str], str]:
+    with liveness.noted():
+        return inner(), str(flow_run.name)
+
+
+@pytest.mark.usefixtures("workdir")
+def test_a_run_and_its_parts_are_one_to_be_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_HOME", "home")
+    noted, name = outer()
+    assert noted == [name]
+    assert liveness.notes() == []
 
 
 def test_dvc_and_the_flow_find_each_others_work(project: Path) -> None:

@@ -132,3 +132,12 @@ def test_prefects_home(tmp_path: Path) -> None:
             [sys.executable, "-c", shown], cwd=tmp_path, env=environment, capture_output=True, check=True
         )
         assert Path(json.loads(done.stdout)["PREFECT_HOME"]) == expected
+
+
+def test_a_home_that_cannot_be_written_is_one_line(workdir: Path) -> None:
+    (workdir / "file").touch()
+    code = "from flows import server; server.prepare()"
+    env = {**os.environ, "PREFECT_HOME": str(workdir / "file/home")}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    advice = "Not a directory: Prefect keeps its records there; set PREFECT_HOME to a folder of yours"
+    assert done.stderr.splitlines()[-1].endswith(advice)

@@ -42,6 +42,12 @@ def test_ctrl_c() -> None:
     assert (done.returncode, done.stderr) == (130, "interrupted: the next run carries on from here\n")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux alone has a device that is always full")
+def test_a_full_disk_is_one_line() -> None:
+    done = python("stage.run(lambda: open('/dev/full', 'wb', 0).write(b'x'))")
+    assert (done.returncode, done.stderr) == (1, "error: no space left on the disk: make room and run again\n")
+
+
 def test_a_bug_keeps_its_traceback() -> None:
     done = python("stage.run(lambda: 1 / 0)")
     assert done.returncode == 1
