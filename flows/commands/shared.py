@@ -76,4 +76,5 @@ def _log_to_terminal() -> None:
     for package in ("flows", "registry"):
         logger = logging.getLogger(package)
         logger.propagate = False
-        logger.handlers = [handler]
+        # Prefect's own, if it is there already, takes the lines to its server.
+        logger.handlers = [other for other in logger.handlers if not isinstance(other, _Terminal)] + [handler]

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+import requests
 from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.events import emit_event
-from prefect.events.worker import EventsWorker
+from prefect.events import Event, Resource
 from prefect.states import Completed, Crashed, Failed
 
 from flows import notifications
@@ -101,8 +101,11 @@ def _finish(client: SyncPrefectClient, received: Received) -> None:
     client.create_flow_run(retrain, state=Crashed(message="killed"), name="dead")
     assert received.get(timeout=120)[1]["text"].startswith("retrain dead: Crashed: killed http")
     resource = {"prefect.resource.id": "pawline.champion", "prefect.resource.name": "v7"}
-    emit_event("pawline.promoted", resource=resource, payload={"text": 'v7 is the champion: "0.93" > 0.91'})
-    EventsWorker.instance().drain()
+    # As `emit_event` does it in the end; but that goes to the first server that this process has used.
+    event = Event(
+        event="pawline.promoted", resource=Resource(resource), payload={"text": 'v7 is the champion: "0.93" > 0.91'}
+    )
+    requests.post(f"{client.api_url}events", json=[event.model_dump(mode="json")], timeout=30).raise_for_status()
     _, message = received.get(timeout=120)
     assert message.pop("occurred")
     assert message == {
