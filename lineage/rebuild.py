@@ -14,7 +14,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -67,17 +67,17 @@ def fresh_copy(project: Project, run: Run, lock: Lock) -> Iterator[Path]:
 
 
 @contextmanager
-def started(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start DVC on all stages in a folder, in a process group of its own, and leave nothing of the group behind."""
+def started(module: Sequence[str], folder: Path, env: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """Start a Python module in a folder, in a process group of its own, and leave nothing of the group behind."""
     process = subprocess.Popen(  # noqa: S603 - an argument list of our own, no shell
-        [sys.executable, "-m", *COMMAND],
+        [sys.executable, "-m", *module],
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
-        env=_environment(folder),
+        env=env,
         start_new_session=True,
     )
     try:
@@ -157,7 +157,7 @@ def link_outside_files(root: Path, folder: Path, params: Mapping[str, Any]) -> N
             (folder / named).symlink_to(root / named)
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     """Return an environment in which `python` is this one and the folder's code comes first."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}

@@ -210,7 +210,7 @@ def environment_differences(recorded: dict[str, Any], now: dict[str, Any]) -> li
 def _run_stages(folder: Path, run: Run, lock: Lock, log: Callable[[str], None]) -> dict[str, float]:
     """Run the stages; say of each whether DVC's hash of what it wrote is the recorded one. Return their seconds."""
     taken = {}
-    with rebuild.started(folder) as process:
+    with rebuild.started(rebuild.COMMAND, folder, rebuild.environment(folder)) as process:
         for name, seconds in rebuild.stages_run(process, run):
             taken[name] = round(seconds, 1)
             rebuilt = lockfile.parse_lock((folder / "dvc.lock").read_bytes()).get(name)

@@ -7,18 +7,14 @@ import hashlib
 import json
 import logging
 import os
-import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tasks
 from lineage.lockfile import Lock
+from lineage.rebuild import started
 from lineage.runs import MODEL_PATH, Project, Run
 from registry.gate import Entrant, judge
 from registry.gate_counts import CHALLENGER, CHAMPION, Photos, choose_photos, count
@@ -175,7 +171,7 @@ def _answers(folder: Path, raw_dir: Path, photos: Photos) -> list[dict[str, Any]
     pq.write_table(pa.Table.from_pylist(asked), folder / "photos.parquet")
     files = ["--raw-dir", str(raw_dir.resolve()), "--photos", "photos.parquet", "--models", "models"]
     files += ["--answers-out", "answers.parquet", "--latencies-out", "latencies.json"]
-    with _started(["tasks.score", *files], folder) as process:
+    with started(["tasks.score", *files], folder, _environment()) as process:
         said = ["no output"]
         assert process.stdout is not None  # noqa: S101 - for the type checker
         for line in map(str.rstrip, process.stdout):
@@ -189,27 +185,8 @@ def _answers(folder: Path, raw_dir: Path, photos: Photos) -> list[dict[str, Any]
     return rows
 
 
-@contextmanager
-def _started(command: list[str], folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start a module of this project's in a process group of its own, and leave nothing of the group behind."""
+def _environment() -> dict[str, str]:
+    """Return an environment in which this project's modules come first, and end with this process."""
     code = os.pathsep.join([str(Path(tasks.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    # DVC_STAGE: tasks.stage then ends the process with this one, even if this one is killed outright.
-    own = {"PYTHONPATH": code, "PYTHONUNBUFFERED": "1", "DVC_STAGE": "score"}
-    process = subprocess.Popen(  # noqa: S603 - an argument list of our own, no shell
-        [sys.executable, "-m", *command],
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        env={**os.environ, **own},
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        # Killed outright: nothing in the folder is worth an orderly end.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()  # until the last of the group has closed its output
+    # DVC_STAGE: by it, tasks.stage asks to end with its parent.
+    return {**os.environ, "PYTHONPATH": code, "PYTHONUNBUFFERED": "1", "DVC_STAGE": "score"}
