@@ -60,7 +60,7 @@ def test_a_schedule_outlives_the_server_and_runs_end_with_the_worker(
         output = worker.communicate(timeout=50)[0]
 
         assert worker.returncode == 0
-        assert output.splitlines()[-1] == "the worker has ended; what is due waits for the next one"
+        assert "the worker has ended; what is due waits for the next one" in output.splitlines()[-2:]  # Prefect may add
         assert f"napping in {served.folder}\n" in output
         assert runs
         assert {state_of(run, client) for run in runs} == {"Crashed"}
