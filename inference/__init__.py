@@ -1,0 +1,1 @@
+"""The trained classifier at work: photos in, answers out. Knows nothing of Prefect or DVC."""
