@@ -1,0 +1,157 @@
+"""`pawline predict`: what a classifier says of photos."""
+
+import sys
+import time
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+
+import typer
+
+from flows.commands.shared import interruptible
+from tasks.stage import PawlineError
+
+if TYPE_CHECKING:
+    from inference.classifier import Classifier
+    from inference.inputs import Walk
+    from inference.models import Found
+    from inference.output import Write
+    from inference.tally import Tally
+
+SOME_UNREADABLE = 3  # exit code
+STDOUT = Path("-")
+
+
+class Writing(NamedTuple):
+    """Where answers go beside the table: standard output and files."""
+
+    json: bool
+    csv: Path | None
+    parquet: Path | None
+    sort: Path | None
+    explain: Path | None
+
+
+def predict_command(
+    photos: Annotated[
+        list[str], typer.Argument(metavar="PHOTO...", help="Files, folders, globs, URLs, - for standard input.")
+    ],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", metavar="MODEL", help="A version, a run, or an export folder.")
+    ] = None,
+    unsure_below: Annotated[
+        float,
+        typer.Option(min=0, max=1, metavar="P", show_default=False, help="Say `unsure` below this."),
+    ] = 0.0,
+    json_: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write CSV; - prints it.")] = None,
+    parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="Write Parquet.")] = None,
+    sort: Annotated[Path | None, typer.Option(metavar="DIR", help="Copy photos into DIR/<class>/.")] = None,
+    explain: Annotated[Path | None, typer.Option(metavar="DIR", help="Write Grad-CAM overlays.")] = None,
+    engine: Annotated[
+        Literal["auto", "openvino", "litert", "keras"],
+        typer.Option(metavar="NAME", show_default=False, help="auto, openvino, litert or keras."),
+    ] = "auto",
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(metavar="NAME", show_default=False, help="auto, float32 or bfloat16."),
+    ] = "auto",
+) -> None:
+    """Say what is on photos: their class, and how probable it is.
+
+    A table on a terminal, CSV elsewhere. The format is read from the bytes; of an animation the first frame counts.
+    Standard input is an image, or a list of photos: one a line, or between null characters.
+
+    Exit codes: 0 all answered; 3 some could not be read (they are listed with the reason); 1 none, or an error.
+
+    \b
+    Examples:
+      pawline predict photo.jpg holiday/ 'more/*.png' https://example.com/cat.jpg
+      pawline predict holiday --unsure-below 0.9 --sort sorted
+      pawline predict holiday --model v2 --csv answers.csv --explain overlays
+      find . -name '*.jpg' -print0 | pawline predict - --json
+    """  # noqa: D301 - \b keeps the lines of the examples apart
+    writing = Writing(json_, csv, parquet, sort, explain)
+    with interruptible("what was answered so far stands; files are written only at the end"):
+        _check(photos, writing)
+        from inference import classifier, models
+        from inference.inputs import Walk
+
+        found = models.find(model, Path.cwd())
+        # A photo for each processor, rather than all processors for a photo: decoding one keeps no more than one busy.
+        loaded = classifier.load(found.export_dir, engine=engine, precision=precision, threads=1)
+        walk = Walk(photos, sys.stdin.buffer, leave_out=[folder for folder in (sort, explain) if folder])
+        tally = _predict(walk, found, loaded, writing, unsure_below)
+    if not tally.answered:
+        raise PawlineError(tally.why_nothing())
+    if tally.unreadable:
+        raise typer.Exit(SOME_UNREADABLE)
+
+
+def _check(photos: list[str], writing: Writing) -> None:
+    """Refuse options that do not go together, and folders to write that are to be read."""
+    if writing.json and writing.csv == STDOUT:
+        raise PawlineError("--json and --csv - both print: give one of them, or --csv FILE")
+    if photos.count("-") > 1:
+        raise PawlineError("standard input can be read once: give - once")
+    for name, folder in (("--sort", writing.sort), ("--explain", writing.explain)):
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise PawlineError(f"{name} {folder} is a file: name a folder")
+        if folder is not None and any(Path(photo).resolve() == folder.resolve() for photo in photos):
+            raise PawlineError(f"{name} {folder} is a folder of the photos: name another")
+
+
+def _predict(walk: "Walk", found: "Found", loaded: "Classifier", writing: Writing, unsure_below: float) -> "Tally":
+    """Answer everything, write it as it comes, and say at the end how many there were of each class."""
+    from inference.answers import answer
+    from inference.tally import Tally
+    from tasks.progress import Progress
+
+    tally = Tally()
+    total = walk.count() if sys.stderr.isatty() else None
+    answers = answer(walk, loaded, unsure_below=unsure_below, keep=bool(writing.sort or writing.explain))
+    with ExitStack() as stack:
+        writers = _open_writers(stack, found, loaded, writing)
+        progress = stack.enter_context(Progress("predict", total=total))
+        began = time.monotonic()
+        for one in stack.enter_context(closing(answers)):
+            for write in (tally.add, *writers):
+                write(one)
+            progress.advance()
+    if tally.answered:
+        typer.echo(tally.summary(loaded, time.monotonic() - began), err=True)
+    return tally
+
+
+def _open_writers(stack: ExitStack, found: "Found", loaded: "Classifier", writing: Writing) -> list["Write"]:
+    """Return what takes each answer; what it writes is closed, and files appear, with the stack."""
+    from inference import copies, output
+
+    writers: list[Write] = [_printer(loaded, writing)]
+    if writing.csv is not None and writing.csv != STDOUT:
+        writers.append(stack.enter_context(output.csv_file(writing.csv, loaded.labels)))
+    if writing.parquet is not None:
+        writers.append(stack.enter_context(output.parquet_file(writing.parquet, loaded)))
+    if writing.sort is not None:
+        writers.append(partial(copies.sort_copy, folder=writing.sort))
+    if writing.explain is not None:
+        from inference.explain import Explainer
+
+        explainer = stack.enter_context(closing(Explainer(found.export_dir, loaded.labels, writing.explain)))
+        writers.append(explainer.write)
+    return writers
+
+
+def _printer(loaded: "Classifier", writing: Writing) -> "Write":
+    """Return what prints each answer: on a terminal above the progress bar."""
+    from inference import output
+
+    if writing.json:
+        return output.json_lines(sys.stdout, loaded)
+    if writing.csv == STDOUT or not sys.stdout.isatty():
+        sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names as the system has them
+        return output.csv_rows(sys.stdout, loaded.labels)
+    from tqdm import tqdm
+
+    return output.Table(loaded.labels, tqdm.write)

@@ -1,0 +1,191 @@
+"""An exported classifier: photos in, probabilities out, by whichever engine is there.
+
+No TensorFlow unless the engine is keras.
+"""
+
+import hashlib
+import io
+import json
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from inference import engines
+from inference.engines import Answers, Engine, Images, Precision, Runner
+from tasks import images as pixels
+from tasks.images import UndecodableError
+from tasks.params import ImageParams
+from tasks.params_file import checked
+from tasks.stage import SCRATCH, PawlineError
+
+FORMATS = {"openvino": "openvino", "litert": "litert_float32", "keras": "keras"}  # engine to its name in export.json
+MAX_PIXELS = 64_000_000  # what params.yaml allows as long as nobody changes it; refused from the header
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A loaded classifier.
+
+    Attributes:
+        labels: The classes, in the order of the probabilities.
+        image: How a photo becomes the square that the network sees, as in training.
+        engine: openvino, litert or keras.
+        precision: float32 or bfloat16, of the arithmetic.
+        sha256: Of the `classifier.keras` that this was exported from: what `pawline lineage` finds again.
+    """
+
+    labels: list[str]
+    image: ImageParams
+    engine: str
+    precision: str
+    sha256: str
+    run: Runner = field(repr=False, compare=False)
+
+    def prepare(self, content: bytes, *, max_pixels: int = MAX_PIXELS) -> Images:
+        """Decode a photo's bytes, upright, to uint8 [size, size, 3], as training did. Of an animation, the first frame.
+
+        Raises:
+            UndecodableError: With what the decoder said, or if the header says that there are more pixels.
+        """
+        _check_pixels(content, max_pixels)
+        upright = pixels.decode_upright(content)
+        return pixels.resize_square(upright, self.image.size_px, self.image.resize)
+
+    def probabilities(self, images: Images) -> Answers:
+        """Return one probability a class, float32 [images, classes], of uint8 [images, size, size, 3]. Thread-safe."""
+        answers = self.run(images)
+        return np.concatenate([1 - answers, answers], axis=1) if answers.shape[1] == 1 else answers
+
+
+def load(
+    export_dir: Path, *, engine: Engine = "auto", precision: Precision = "auto", threads: int | None = None
+) -> Classifier:
+    """Load a classifier from an export folder.
+
+    Args:
+        export_dir: What the stage `export` wrote.
+        engine: auto takes the first of openvino, litert, keras that was exported.
+        precision: bfloat16 is for openvino alone; auto is float32.
+        threads: Processors for one call; None is all of them. Give fewer where several threads call at a time.
+
+    Raises:
+        PawlineError: The folder is missing, or not what `export` wrote, or has not got this engine.
+    """
+    facts = _read_facts(export_dir)
+    chosen = _choose(engine, facts, export_dir)
+    if precision == "bfloat16" and chosen != "openvino":
+        raise PawlineError(f"--precision bfloat16: {chosen} computes in float32 only; choose --engine openvino")
+    if precision == "auto":
+        precision = "float32"
+    path = _whole_file(export_dir, FORMATS[chosen], facts)
+    try:
+        run = _runner(chosen, path, precision, threads)
+        image = checked(ImageParams, facts["image"], export_dir / "export.json", prefix="image.")
+        loaded = Classifier(list(facts["labels"]), image, chosen, precision, str(facts["classifier_sha256"]), run)
+        _check_answer(loaded, path)
+    except PawlineError:
+        raise
+    except Exception as error:  # each library has its own for a file that is not what it was, and pages of words
+        raise _broken(path, f"{chosen} cannot load it: {type(error).__name__}") from error
+    return loaded
+
+
+def _runner(engine: str, path: Path, precision: Precision, threads: int | None) -> Runner:
+    if engine == "openvino":
+        return engines.openvino_runner(path, precision, threads)
+    if engine == "litert":
+        return engines.litert_runner(path, threads)
+    return engines.keras_runner(path)
+
+
+def _read_facts(export_dir: Path) -> dict[str, Any]:
+    """Return export.json, with what is needed here in it."""
+    path = export_dir / "export.json"
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        needed = {"labels": list, "image": dict, "formats": dict, "classifier_sha256": str}
+        wrong = [key for key, kind in needed.items() if not isinstance(facts[key], kind)]
+    except FileNotFoundError:
+        raise PawlineError(
+            f"{export_dir} has no export.json: `dvc repro` exports the project's classifier, --model names another"
+        ) from None
+    except (KeyError, TypeError, ValueError):
+        wrong = ["file"]
+    if wrong:
+        raise PawlineError(f"{path} is not what the stage export writes now: `dvc repro export` writes it anew")
+    return dict(facts)
+
+
+def _choose(engine: Engine, facts: dict[str, Any], export_dir: Path) -> str:
+    """Return the engine, once it is known that its format was exported."""
+    if engine not in get_args(Engine):
+        raise PawlineError(f"--engine {engine}: there are {', '.join(get_args(Engine))}")
+    wanted = list(FORMATS) if engine == "auto" else [engine]
+    for name in wanted:
+        if FORMATS[name] in facts["formats"]:
+            return name
+    refused = facts.get("refused", {}).get(FORMATS[wanted[0]])
+    why = f" ({refused})" if refused else ""
+    there = [name for name, exported in FORMATS.items() if exported in facts["formats"]]
+    raise PawlineError(
+        f"{export_dir} has no export for {', '.join(wanted)}{why}: it has {', '.join(there) or 'none'}; "
+        "`export.formats` in params.yaml says what is exported"
+    )
+
+
+def _whole_file(export_dir: Path, name: str, facts: dict[str, Any]) -> Path:
+    """Return the path of an exported file, once it has the size, and the SHA-256 where that is known, of the export."""
+    exported = facts["formats"][name]
+    path = export_dir / str(exported["path"])
+    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    missing = next((file for file in files if not file.is_file()), None)
+    if missing is not None:
+        raise PawlineError(f"{missing} is missing: {_restore(path)}")
+    size = sum(file.stat().st_size for file in files)
+    if size != exported["bytes"]:
+        raise _broken(path, f"{size:,} bytes, {exported['bytes']:,} were written")
+    known = {"classifier.keras": facts["classifier_sha256"], **facts.get("sha256", {})}
+    for file in files:
+        wanted = known.get(file.relative_to(export_dir).as_posix())
+        if wanted is not None and hashlib.sha256(file.read_bytes()).hexdigest() != wanted:
+            raise _broken(file, "its SHA-256 is another")
+    return path
+
+
+def _check_answer(loaded: Classifier, path: Path) -> None:
+    """Let it answer once, on black: its classes must be as many as the labels, and its answers probabilities."""
+    size = loaded.image.size_px
+    probs = loaded.probabilities(np.zeros((1, size, size, 3), np.uint8))
+    if probs.shape != (1, len(loaded.labels)):
+        raise PawlineError(
+            f"{path} answers for {probs.shape[1]} classes, its labels are {', '.join(loaded.labels)}: {_restore(path)}"
+        )
+    if not np.isfinite(probs).all() or abs(float(probs.sum()) - 1) > 0.01:
+        raise _broken(path, f"its answers are no probabilities: {probs[0].tolist()}")
+
+
+def _broken(path: Path, why: str) -> PawlineError:
+    return PawlineError(f"{path} is not what was exported ({why}): {_restore(path)}")
+
+
+def _restore(path: Path) -> str:
+    """Say how to get an export back: a copy of a version's is made again, the project's own is DVC's."""
+    parts = path.parts
+    if str(SCRATCH) in parts:
+        return f"remove {Path(*parts[: parts.index(str(SCRATCH)) + 3])} and run this again"
+    return "`dvc checkout --force models/export` brings the project's own back, `dvc repro --force export` renews it"
+
+
+def _check_pixels(content: bytes, most: int) -> None:
+    """Refuse from the header what would take too much memory to decode."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            width, height = Image.open(io.BytesIO(content), formats=pixels.FORMATS).size
+    except (UnidentifiedImageError, *pixels.DECODER_ERRORS):
+        return  # decoding says what is wrong with it
+    if width * height > most:
+        raise UndecodableError("too_large", f"header says {width} x {height} pixels, {most} are allowed")

@@ -1,0 +1,57 @@
+"""Where the classifier looked: an overlay a photo, by Grad-CAM on the Keras classifier."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from inference.answers import Answer
+from inference.copies import name_of, write_new
+from tasks.stage import PawlineError
+
+BATCH = 16
+
+
+class Explainer:
+    """Writes overlays of answered photos, for the class that was predicted; the last ones when it is closed.
+
+    Whatever engine answers, this one is Keras, and takes the seconds of TensorFlow's import.
+    """
+
+    def __init__(self, export_dir: Path, labels: list[str], folder: Path) -> None:
+        """Load `classifier.keras` of an export folder.
+
+        Raises:
+            PawlineError: It is not there.
+        """
+        path = export_dir / "classifier.keras"
+        if not path.is_file():
+            raise PawlineError(f"--explain needs {path}, which is missing: add keras to `export.formats`, `dvc repro`")
+        from tasks import keras_files
+
+        self._network = keras_files.load_model(path)
+        self._labels, self._folder = labels, folder
+        self._waiting: list[Answer] = []
+
+    def write(self, answer: Answer) -> None:
+        """Take an answer; its overlay is written soon. An unreadable photo has none."""
+        if answer.image is not None:
+            self._waiting.append(answer)
+        if len(self._waiting) == BATCH:
+            self.close()
+
+    def close(self) -> None:
+        """Write the overlays of the answers that are waiting."""
+        if not self._waiting:
+            return
+        from tasks import gradcam
+
+        images = np.stack([answer.image for answer in self._waiting if answer.image is not None])
+        classes = np.array([self._labels.index(str(answer.predicted)) for answer in self._waiting], np.int64)
+        heats = gradcam.class_activations(self._network, images, classes)
+        for answer, image, heat in zip(self._waiting, images, heats, strict=True):
+            jpeg = io.BytesIO()
+            gradcam.overlay(image, heat).save(jpeg, "JPEG", quality=90)
+            name = Path(name_of(answer)).with_suffix(".jpg").name
+            write_new(self._folder / name, jpeg.getvalue())
+        self._waiting.clear()

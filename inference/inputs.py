@@ -1,0 +1,201 @@
+"""What is to be answered: files, folders, globs, URLs and standard input, one photo at a time, in the order given."""
+
+import glob
+import os
+import re
+import stat
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from tasks.images import SIGNATURES, UndecodableError
+from tasks.sources.layout import left_out
+
+STDIN = "-"
+MAX_BYTES = 256 << 20  # of one photo; more is refused unread
+HEAD_BYTES = 4096  # what tells an image on standard input from a list
+TIMEOUT_SECONDS = (10.0, 20.0)  # to connect; between two reads
+DOWNLOAD_SECONDS = 120.0  # for one photo altogether
+CHUNK_BYTES = 1 << 16
+IS_URL = re.compile(r"https?://", re.IGNORECASE)
+CONTROL = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f]")  # no list of paths has these; an image of whatever kind does
+
+
+@dataclass(frozen=True)
+class Photo:
+    """Something to answer.
+
+    Attributes:
+        name: As the user named it: a path, a URL, or `-`.
+        content: Its bytes, if they are known already.
+        problem: Why there is nothing to read.
+    """
+
+    name: str
+    content: bytes | None = None
+    problem: UndecodableError | None = None
+
+    def read(self) -> bytes:
+        """Return its bytes.
+
+        Raises:
+            UndecodableError: They cannot be had; `reason` is `missing`, `unreadable`, `unreachable` or `too_large`.
+        """
+        if self.problem is not None:
+            raise self.problem
+        if self.content is not None:
+            return self.content
+        return download(self.name) if IS_URL.match(self.name) else _read_file(self.name)
+
+
+class Walk:
+    """Turns what the user named into photos, lazily: a folder of a million files is never held as a whole.
+
+    Of folders, the files that ingest would take are taken: not hidden ones, and none that are named as something else
+    than an image. A file that is named itself is read whatever its name.
+    """
+
+    def __init__(self, named: Sequence[str], stdin: IO[bytes], leave_out: Iterable[Path] = ()) -> None:
+        """Take what was named.
+
+        Args:
+            named: Paths, globs, URLs, or `-`.
+            stdin: Where `-` is read from.
+            leave_out: Folders not to go into: those that the same command writes.
+        """
+        self._named, self._stdin = named, stdin
+        self._leave_out = {folder.resolve() for folder in leave_out}
+
+    def __iter__(self) -> Iterator[Photo]:
+        for name in self._named:
+            yield from self._from_stdin() if name == STDIN else self._expand(name)
+
+    def count(self) -> int | None:
+        """Return how many there are, by listing the folders; None where standard input has to be read for it."""
+        return None if STDIN in self._named else sum(1 for _ in self)
+
+    def _expand(self, name: str) -> Iterator[Photo]:
+        if IS_URL.match(name):
+            yield Photo(name)
+        elif _is_dir(name):
+            yield from self._some(name, self._in_folder(name), "empty_folder", "holds no file named as an image")
+        elif not os.path.lexists(name) and glob.has_magic(name):
+            yield from self._some(name, self._matching(name), "no_match", "nothing matches this pattern")
+        else:
+            yield Photo(name)
+
+    def _some(self, name: str, photos: Iterator[Photo], reason: str, evidence: str) -> Iterator[Photo]:
+        first = next(photos, None)
+        yield first or Photo(name, problem=UndecodableError(reason, evidence))
+        yield from photos
+
+    def _matching(self, pattern: str) -> Iterator[Photo]:
+        for path in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - it may be absolute
+            if not _is_dir(path):
+                yield Photo(path)
+            elif "**" not in pattern:  # which matches what is in its folders by itself
+                yield from self._in_folder(path)
+
+    def _in_folder(self, top: str) -> Iterator[Photo]:
+        closed: list[OSError] = []
+        for folder, folders, files in os.walk(top, onerror=closed.append):
+            yield from _not_listed(closed)
+            folders[:] = sorted(name for name in folders if self._is_entered(folder, name))
+            for name in sorted(files):
+                path = Path(folder, name)
+                if not left_out(name) and path.is_file():
+                    yield Photo(str(path))
+        yield from _not_listed(closed)
+
+    def _is_entered(self, folder: str, name: str) -> bool:
+        return not left_out(f"{name}/") and Path(folder, name).resolve() not in self._leave_out
+
+    def _from_stdin(self) -> Iterator[Photo]:
+        head = self._stdin.read(HEAD_BYTES)
+        if not head or not _is_list(head):
+            yield Photo(STDIN, content=head + self._stdin.read(MAX_BYTES - len(head) + 1))
+            return
+        separator, line_end = (b"\0", b"") if b"\0" in head else (b"\n", b"\r")
+        for line in _lines(head, self._stdin, separator):
+            if name := os.fsdecode(line.removesuffix(line_end)):
+                yield from self._expand(name)
+
+
+def download(url: str) -> bytes:
+    """Return what an http(s) URL holds.
+
+    Raises:
+        UndecodableError: It cannot be had, within the limits above.
+    """
+    import requests
+
+    began, content = time.monotonic(), bytearray()
+    try:
+        with requests.get(url, stream=True, timeout=TIMEOUT_SECONDS) as response:
+            if not response.ok:
+                raise UndecodableError("unreachable", f"the server answers {response.status_code} {response.reason}")
+            for chunk in response.iter_content(CHUNK_BYTES):
+                content += chunk
+                if len(content) > MAX_BYTES:
+                    raise _too_large()
+                if time.monotonic() - began > DOWNLOAD_SECONDS:
+                    raise UndecodableError("unreachable", f"not finished after {DOWNLOAD_SECONDS:.0f} seconds")
+    except requests.Timeout:
+        raise UndecodableError("unreachable", "no answer in time") from None
+    except (requests.RequestException, ValueError) as error:  # ValueError: what no URL can be
+        words = "no connection" if isinstance(error, requests.ConnectionError) else type(error).__name__
+        raise UndecodableError("unreachable", words) from None
+    return bytes(content)
+
+
+def _read_file(name: str) -> bytes:
+    """Return a file's bytes, or a pipe's: `<(...)` of a shell is one."""
+    try:
+        with Path(name).open("rb") as file:
+            status = os.fstat(file.fileno())
+            content = b"" if stat.S_ISREG(status.st_mode) and status.st_size > MAX_BYTES else file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise UndecodableError("missing", "no such file or folder") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that none can be
+        raise UndecodableError("unreadable", getattr(error, "strerror", None) or str(error)) from None
+    if len(content) > MAX_BYTES or (not content and status.st_size > MAX_BYTES):
+        raise _too_large()
+    return content
+
+
+def _too_large() -> UndecodableError:
+    return UndecodableError("too_large", f"more than {MAX_BYTES >> 20} MiB")
+
+
+def _not_listed(closed: list[OSError]) -> Iterator[Photo]:
+    """Yield, and take off the list, the folders that could not be listed."""
+    while closed:
+        error = closed.pop(0)
+        yield Photo(str(error.filename), problem=UndecodableError("unreadable", error.strerror or str(error)))
+
+
+def _is_dir(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except OSError:  # too long to be a name, or beyond a folder that may not be entered: reading it says so
+        return False
+
+
+def _is_list(head: bytes) -> bool:
+    image = any(re.match(signature, head, re.DOTALL) for signature in SIGNATURES.values())
+    return not image and not CONTROL.search(head)
+
+
+def _lines(head: bytes, rest: IO[bytes], separator: bytes) -> Iterator[bytes]:
+    """Yield what lies between separators, reading on only when it is asked for."""
+    pending = head
+    while True:
+        *lines, pending = pending.split(separator)
+        yield from lines
+        chunk = rest.read(HEAD_BYTES)
+        if not chunk:
+            break
+        pending += chunk
+    yield pending

@@ -1,0 +1,20 @@
+from pathlib import Path
+
+import pytest
+
+from benchmarks import predict
+from tests.inference.conftest import exports as exports  # the fixture
+from tests.inference.running import picture
+
+
+def test_both_sides_are_measured_in_one_run(
+    exports: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(picture("red"))
+    monkeypatch.setattr(predict, "ONE_PHOTO_RUNS", 1)
+    predict.compare(tmp_path, str(exports), rounds=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("3 photos, 1 rounds")
+    assert [line.split("  ")[0] for line in lines[1:]] == ["one by one", "float32", "bfloat16", "one photo"]
+    assert lines[1].endswith("1.0 times")

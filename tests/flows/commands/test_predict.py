@@ -1,0 +1,160 @@
+import csv
+import io
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from flows.commands.predict import predict_command
+from inference import models
+from tasks.stage import PawlineError
+from tests.inference.conftest import colours as colours  # the fixture
+from tests.inference.running import picture
+
+COMMAND = [sys.executable, "-c", "import typer; from flows.commands.predict import *; typer.run(predict_command)"]
+app = typer.Typer()
+app.command(name="predict")(predict_command)
+app.callback()(lambda: None)
+
+
+@pytest.fixture
+def folder(workdir: Path, colours: Path) -> Path:
+    """The current folder, with photos and an export in it."""
+    shutil.copytree(colours, workdir / "export")
+    (workdir / "photos").mkdir()
+    for name in ("red", "green", "blue"):
+        (workdir / f"photos/{name}.png").write_bytes(picture(name))
+    return workdir
+
+
+def predict(*arguments: str, stdin: bytes = b"") -> Result:
+    return CliRunner().invoke(app, ["predict", "--model", "export", *arguments], input=stdin)
+
+
+def refusal(*arguments: str, stdin: bytes = b"") -> str:
+    result = predict(*arguments, stdin=stdin)
+    assert isinstance(result.exception, PawlineError), result.output
+    assert "\n" not in str(result.exception)
+    return str(result.exception)
+
+
+def test_scripts_get_csv_and_the_summary_apart(folder: Path) -> None:
+    result = predict("photos", "photos/red.png")
+    assert result.exit_code == 0
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert [(row["path"], row["class"]) for row in rows] == [
+        ("photos/blue.png", "blue"),
+        ("photos/green.png", "green"),
+        ("photos/red.png", "red"),
+        ("photos/red.png", "red"),
+    ]
+    assert result.stderr == "2 red, 1 green, 1 blue (openvino, float32)\n"
+    assert predict("--csv", "-", "photos").stdout.splitlines() == result.stdout.splitlines()[:-1]
+
+
+def test_unreadable_photos_are_listed_and_do_not_stop_the_rest(folder: Path) -> None:
+    (folder / "photos/broken.png").write_bytes(picture("red")[:-30])
+    result = predict("--json", "photos", "none.jpg", "photos/red.png")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.exit_code == 3
+    assert [(row["class"], row["reason"]) for row in rows] == [
+        ("blue", None),
+        (None, "truncated"),
+        ("green", None),
+        ("red", None),
+        (None, "missing"),
+        ("red", None),
+    ]
+    assert result.stderr == "2 red, 1 green, 1 blue, 2 could not be read (openvino, float32)\n"
+
+
+def test_standard_input_is_an_image_or_a_list(folder: Path) -> None:
+    [row] = csv.DictReader(io.StringIO(predict("-", stdin=picture("green")).stdout))
+    assert (row["path"], row["class"]) == ("-", "green")
+    result = predict("-", stdin=b"photos/blue.png\nphotos/red.png\n")
+    assert [row["class"] for row in csv.DictReader(io.StringIO(result.stdout))] == ["blue", "red"]
+
+
+def test_photos_are_sorted_and_answers_kept_in_files(folder: Path) -> None:
+    (folder / "photos/text.jpg").write_text("text")
+    options = ["--sort", "photos/sorted", "--csv", "a.csv", "--parquet", "a.parquet", "--unsure-below", "0.8"]
+    (folder / "photos/gray.png").write_bytes(picture("gray"))
+    for _ in range(2):  # copies in a folder of the photos are no photos the next time
+        assert predict(*options, "photos").exit_code == 3
+    copies = sorted(str(path.relative_to("photos/sorted")) for path in Path("photos/sorted").rglob("*.*"))
+    assert copies == ["blue/blue.png", "green/green.png", "red/red.png", "unreadable/text.jpg", "unsure/gray.png"]
+    classes = [row["class"] for row in pq.read_table("a.parquet").to_pylist()]
+    assert classes == ["blue", "unsure", "green", "red", None]
+    with Path("a.csv").open(newline="") as file:
+        assert [row["class"] or None for row in csv.DictReader(file)] == classes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.jpg"], "none.jpg: no such file or folder: check the path"),
+        (["export/export.json"], "export/export.json: Pillow: none of JPEG, PNG,"),
+        (["no/*.jpg"], "no/*.jpg: nothing matches this pattern: check the pattern"),
+        (["http://127.0.0.1:9/x"], "http://127.0.0.1:9/x: no connection: check the address and the network"),
+        (["none.jpg", "no/*.jpg"], "none of 2 could be read; the first is none.jpg: no such file"),
+        (["-"], "-: 0 bytes: "),
+        (["-", "-"], "standard input can be read once"),
+        (["--json", "--csv", "-", "photos"], "--json and --csv - both print"),
+        (["--sort", "photos", "photos"], "--sort photos is a folder of the photos"),
+        (["--explain", "export/export.json", "photos"], "--explain export/export.json is a file"),
+        (["--engine", "litert", "photos"], "export has no export for litert: it has openvino"),
+    ],
+)
+def test_what_is_wrong_gets_one_line(arguments: list[str], message: str, folder: Path) -> None:
+    assert message in refusal(*arguments)
+
+
+def test_an_empty_folder_and_a_corrupted_export_get_one_line(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    assert refusal("empty").startswith("empty: holds no file named as an image: ")
+    weights = folder / "export/openvino/classifier.bin"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert "is not what was exported (" in refusal("photos")
+    assert models.find("export", folder).export_dir == folder / "export"
+
+
+def test_people_get_a_table(folder: Path) -> None:
+    main, terminal = pty.openpty()
+    command = [*COMMAND, "--model", "export", "photos", "none\x1b31m.jpg"]
+    done = subprocess.run(command, stdout=terminal, stderr=terminal, env=os.environ | {"TERM": "dumb"}, check=False)
+    os.close(terminal)
+    shown = os.read(main, 1 << 16).decode()
+    os.close(main)
+    assert done.returncode == 3
+    for line in ("class      sure  photo\r\n", " %  photos/blue.png\r\n", "none\\x1b31m.jpg: missing (no such file"):
+        assert line in shown
+    assert "1 red, 1 green, 1 blue, 1 could not be read (openvino, float32)\r\n" in shown
+    assert "\x1b31m" not in shown
+
+
+def test_ctrl_c_ends_it_and_leaves_no_half_file(folder: Path) -> None:
+    command = [*COMMAND, "--model", "export", "--csv", "a.csv", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"photos/red.png\n" * 5000)
+        process.stdin.flush()
+        assert process.stdout.readline().startswith(b"path,class,")  # it is at work
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == b"interrupted: what was answered so far stands; files are written only at the end\n"
+    assert not list(folder.glob("*a.csv"))
+
+
+def test_help_says_the_exit_codes() -> None:
+    assert "3 some could not be read" in CliRunner().invoke(app, ["predict", "--help"]).stdout

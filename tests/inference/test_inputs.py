@@ -1,0 +1,156 @@
+import functools
+import http.server
+import io
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from inference import inputs
+from inference.inputs import Photo, Walk
+from tasks.images import UndecodableError
+from tests.inference.running import picture
+
+
+@pytest.fixture
+def folder(workdir: Path) -> Path:
+    """The current folder, with `photos/` in it."""
+    for name in (
+        "b.jpg",
+        "a.PNG",
+        "no-ending",
+        "read.me.txt",
+        ".hidden.jpg",
+        "deep/x.webp",
+        "v1.2/y.jpg",
+        ".git/z.jpg",
+    ):
+        path = workdir / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture("red"))
+    return workdir
+
+
+def names(*named: str, stdin: bytes = b"", leave_out: tuple[Path, ...] = ()) -> list[str]:
+    return [photo.name for photo in Walk(named, io.BytesIO(stdin), leave_out)]
+
+
+def reason(photo: Photo) -> tuple[str, str]:
+    with pytest.raises(UndecodableError) as refused:
+        photo.read()
+    return refused.value.reason, refused.value.evidence
+
+
+def test_a_folder_is_searched_as_ingest_does_it(folder: Path) -> None:
+    expected = ["photos/a.PNG", "photos/b.jpg", "photos/no-ending", "photos/deep/x.webp", "photos/v1.2/y.jpg"]
+    assert names("photos") == expected
+    assert Walk(["photos", "photos/read.me.txt"], io.BytesIO()).count() == 6, "what is named itself is taken"
+
+
+def test_the_order_is_that_of_the_input(folder: Path) -> None:
+    assert names("photos/b.jpg", "https://example.com/x", "photos/deep", "photos/b.jpg") == [
+        "photos/b.jpg",
+        "https://example.com/x",
+        "photos/deep/x.webp",
+        "photos/b.jpg",
+    ]
+
+
+def test_globs_that_no_shell_expanded(folder: Path) -> None:
+    assert names("photos/*.jpg") == ["photos/b.jpg"]
+    assert names("photos/**/*.jpg") == ["photos/b.jpg", "photos/v1.2/y.jpg"]
+    assert names("photos/d*") == ["photos/deep/x.webp"]
+    Path("photos/[1].jpg").write_bytes(picture("red"))
+    assert names("photos/[1].jpg") == ["photos/[1].jpg"], "a file of that name comes first"
+
+
+def test_folders_that_the_command_writes_are_left_out(folder: Path) -> None:
+    assert "photos/deep/x.webp" not in names("photos", leave_out=(Path("photos/deep"),))
+
+
+def test_a_photo_of_any_name_is_read_byte_for_byte(folder: Path) -> None:
+    for raw in (b"new\nline.jpg", b"[red]\x1b[31m.jpg", b"caf\xe9.jpg"):
+        path = Path("odd", os.fsdecode(raw))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(raw)
+    assert [photo.read() for photo in Walk(["odd"], io.BytesIO())] == [
+        b"[red]\x1b[31m.jpg",
+        b"caf\xe9.jpg",
+        b"new\nline.jpg",
+    ]
+
+
+def test_standard_input_is_an_image_or_a_list(folder: Path) -> None:
+    [photo] = Walk(["-"], io.BytesIO(picture("blue")))
+    assert (photo.name, photo.read()) == ("-", picture("blue"))
+    assert names("-", stdin=b"photos/b.jpg\r\nphotos/deep\n\nhttps://example.com/x") == [
+        "photos/b.jpg",
+        "photos/deep/x.webp",
+        "https://example.com/x",
+    ]
+    assert names("-", stdin=b"photos/a.PNG\0odd\nname.jpg\0") == ["photos/a.PNG", "odd\nname.jpg"]
+    long_list = b"".join(b"photo-%d.jpg\n" % number for number in range(2000))
+    assert names("-", stdin=long_list)[1999] == "photo-1999.jpg"
+    [garbage] = Walk(["-"], io.BytesIO(b"%PDF-1.4\n\x01\x02"))
+    assert garbage.read() == b"%PDF-1.4\n\x01\x02"
+    assert Walk(["-"], io.BytesIO()).count() is None
+
+
+def test_what_is_not_there_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("empty").mkdir()
+    wrong = list(Walk(["none.jpg", "empty", "none/*.jpg", "x" * 5000, "photos/b.jpg/x"], io.BytesIO()))
+    assert [reason(photo) for photo in wrong] == [
+        ("missing", "no such file or folder"),
+        ("empty_folder", "holds no file named as an image"),
+        ("no_match", "nothing matches this pattern"),
+        ("unreadable", "File name too long"),
+        ("unreadable", "Not a directory"),
+    ]
+    monkeypatch.setattr(inputs, "MAX_BYTES", 100)
+    assert reason(Photo("photos/b.jpg"))[0] == "too_large"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path == "/turned":
+            self.send_response(302)
+            self.send_header("Location", "/red.png")
+            self.end_headers()
+        elif self.path == "/red.png":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(picture("red"))
+        elif self.path == "/endless":
+            self.send_response(200)
+            self.end_headers()
+            while not self.wfile.closed:
+                self.wfile.write(bytes(1000))
+        else:
+            self.send_error(404, "Not Found")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
+        thread = threading.Thread(target=functools.partial(server.serve_forever, poll_interval=0.01))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_photos_are_fetched_within_limits(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Photo(f"{site}/turned").read() == picture("red")
+    assert reason(Photo(f"{site}/none")) == ("unreachable", "the server answers 404 Not Found")
+    assert reason(Photo("http://127.0.0.1:9/x.jpg")) == ("unreachable", "no connection")
+    assert reason(Photo("http://[/"))[0] == "unreachable"
+    monkeypatch.setattr(inputs, "MAX_BYTES", 100_000)
+    assert reason(Photo(f"{site}/endless"))[0] == "too_large"
+    monkeypatch.setattr(inputs, "MAX_BYTES", 1 << 40)
+    monkeypatch.setattr(inputs, "DOWNLOAD_SECONDS", 0.0)
+    assert reason(Photo(f"{site}/endless")) == ("unreachable", "not finished after 0 seconds")

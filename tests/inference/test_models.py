@@ -1,0 +1,132 @@
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from inference import models
+from inference.classifier import load
+from lineage import lockfile
+from lineage.store import Store, file_md5
+from tasks.stage import PawlineError
+from tests.plumbing import git
+
+LOCK = """\
+schema: '2.0'
+stages:
+  preprocess:
+    cmd: python -m tasks.preprocess
+    params:
+      params.yaml:
+        image: {{size_px: 96, resize: squash}}
+  export:
+    cmd: python -m tasks.export
+    outs:
+    - path: models/export
+      hash: md5
+      md5: {md5}
+      size: 1
+      nfiles: 1
+"""
+
+
+@pytest.fixture
+def project(workdir: Path) -> Path:
+    """A project in git and DVC with nothing in it."""
+    (workdir / ".dvc").mkdir()
+    (workdir / ".dvc/config").touch()
+    (workdir / "dvc.yaml").touch()
+    git("init", "--quiet", ".")
+    git("config", "user.name", "tests")
+    git("config", "user.email", "tests@example.com")
+    return workdir
+
+
+def keep(project: Path, export_dir: Path) -> lockfile.Lock:
+    """Put an export into DVC's cache, and a run that wrote it into git."""
+    store = Store(project)
+    entries = []
+    for path in sorted(path for path in export_dir.rglob("*") if path.is_file()):
+        md5 = file_md5(path)
+        entries.append({"md5": md5, "relpath": path.relative_to(export_dir).as_posix()})
+        store.object_path(md5).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, store.object_path(md5))
+    listed = json.dumps(entries).encode()
+    md5 = hashlib.md5(listed, usedforsecurity=False).hexdigest() + lockfile.FOLDER_SUFFIX
+    store.object_path(md5).parent.mkdir(parents=True, exist_ok=True)
+    store.object_path(md5).write_bytes(listed)
+    Path("dvc.lock").write_text(LOCK.format(md5=md5))
+    git("add", "--force", "dvc.lock", "dvc.yaml")
+    git("commit", "--quiet", "--message", "run")
+    return lockfile.parse_lock(Path("dvc.lock").read_bytes())
+
+
+def refusal(model: str | None, here: Path) -> str:
+    with pytest.raises(PawlineError) as refused:
+        models.find(model, here)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_the_projects_own_is_found_from_within(project: Path, colours: Path) -> None:
+    shutil.copytree(colours, project / "models/export")
+    (project / "docs").mkdir()
+    found = models.find(None, project / "docs")
+    assert (found.name, found.export_dir) == ("workspace", project / "models/export")
+    assert models.lineage_digest(found, load(found.export_dir)) == load(colours).sha256
+
+
+def test_an_export_folder_needs_no_project(colours: Path, workdir: Path) -> None:
+    assert models.find(str(colours), workdir) == models.Found(str(colours), colours, None)
+    assert refusal(None, workdir) == (
+        f"no dvc.yaml in {workdir} or above it: change to a checkout of Pawline, or give --model FOLDER"
+    )
+    assert "no export folder, and no dvc.yaml" in refusal("v2", workdir)
+
+
+def test_a_runs_export_comes_out_of_the_cache_once(project: Path, colours: Path) -> None:
+    keep(project, colours)
+    git("tag", "classifier@v1.0.0")
+    found = models.find("v1", project)
+    assert found.name == "v1.0.0"
+    assert found.run is not None
+    assert found.run.commit == git("rev-parse", "HEAD")
+    assert found.export_dir.parent == project / ".pawline/models"
+    assert load(found.export_dir).labels == ["red", "green", "blue"]
+    assert [path.name for path in found.export_dir.parent.iterdir()] == [found.export_dir.name], "nothing half done"
+    shutil.rmtree(project / ".dvc/cache")
+    assert models.find("HEAD", project).export_dir == found.export_dir
+
+
+def test_an_older_export_is_brought_up_to_date(project: Path, tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    older.mkdir()
+    (older / "classifier.keras").write_bytes(b"weights")
+    (older / "classifier.h5").write_bytes(b"not wanted")
+    (older / "labels.txt").write_text("cat\ndog\n")
+    (older / "export.json").write_text('{"formats": {"classifier.keras": {"bytes": 7}}, "tolerance": 1e-05}')
+    keep(project, older)
+    folder = models.find("HEAD", project).export_dir
+    assert not (folder / "classifier.h5").exists()
+    assert json.loads((folder / "export.json").read_text()) == {
+        "labels": ["cat", "dog"],
+        "image": {"size_px": 96, "resize": "squash"},
+        "classifier_sha256": hashlib.sha256(b"weights").hexdigest(),
+        "formats": {"keras": {"path": "classifier.keras", "bytes": 7}},
+    }
+
+
+def test_what_is_nowhere_or_tampered_with_gets_one_line(project: Path, colours: Path) -> None:
+    lock = keep(project, colours)
+    exported = lockfile.find_out(lock, models.EXPORT_DIR)
+    assert exported is not None
+    store = Store(project)
+    one = next(iter((store.list_folder(exported) or {}).values()))
+    store.object_path(one).write_bytes(b"forged")
+    assert refusal("HEAD", project).startswith("tampered: ")
+    store.object_path(one).unlink()
+    assert refusal("HEAD", project).startswith("HEAD: its export is neither in DVC's cache nor in a remote: `dvc pull`")
+    assert not (project / ".pawline/models").exists()
+    assert "is no file, version, experiment or git revision" in refusal("v9", project)
+    assert refusal(".dvc", project).startswith("--model .dvc: this folder has no export.json")

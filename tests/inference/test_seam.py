@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+from openvino import opset13 as ops
+
+from inference.seam import split_at_share
+
+SIDE = 8
+
+
+def residual_network(blocks: int) -> openvino.Model:
+    """Blocks of two convolutions each, around each of which the tensor is carried on."""
+    x = image = ops.parameter([1, 4, SIDE, SIDE], np.float32, name="image")
+    for block in range(blocks):
+        inside = x
+        for number in range(2):
+            weights = np.random.default_rng(10 * block + number).normal(size=(4, 4, 3, 3)).astype(np.float32) / 6
+            inside = ops.relu(ops.convolution(inside, weights, [1, 1], [1, 1], [1, 1], [1, 1]))
+        x = ops.add(x, inside)
+    return openvino.Model([x], [image])
+
+
+def convolutions(network: openvino.Model) -> int:
+    return sum(node.get_type_name() == "Convolution" for node in network.get_ops())
+
+
+def answer(networks: list[openvino.Model]) -> np.ndarray:
+    carry = np.random.default_rng(0).normal(size=(1, 4, SIDE, SIDE)).astype(np.float32)
+    for network in networks:
+        exact = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        carry = next(iter(exact([carry]).values()))
+    return carry
+
+
+@pytest.mark.parametrize(("share", "before"), [(0.1, 2), (0.5, 4), (0.51, 6)])
+def test_a_network_is_cut_between_blocks_and_gives_the_same(share: float, before: int) -> None:
+    whole = answer([residual_network(4)])
+    parts = split_at_share(residual_network(4), share)
+    assert [convolutions(part) for part in parts] == [before, 8 - before]
+    np.testing.assert_allclose(answer(parts), whole, rtol=1e-5)
+
+
+def test_a_network_that_cannot_be_cut_is_left_whole() -> None:
+    [whole] = split_at_share(residual_network(1), 0.9)
+    assert convolutions(whole) == 2
+
+
+def test_mobilenet_is_cut_at_its_share(exports: Path) -> None:
+    network = openvino.Core().read_model(exports / "openvino/classifier.xml")
+    first, rest = split_at_share(network, 0.42)
+    kinds = ("Convolution", "GroupConvolution")
+    counts = [sum(node.get_type_name() in kinds for node in part.get_ops()) for part in (first, rest)]
+    assert 0.42 <= counts[0] / sum(counts) < 0.5
