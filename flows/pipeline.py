@@ -148,8 +148,8 @@ def _note_run(stage: str, began: datetime, processes: StageProcesses) -> None:
         flow_run_id=str(flow_run.id),
         flow_run_name=str(flow_run.name),
         task_run_id=str(task_run.id),
-        started=began.isoformat(timespec="seconds"),
-        ended=datetime.now(UTC).isoformat(timespec="seconds"),
+        started=began.isoformat(timespec="milliseconds"),
+        ended=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
     with dvc_graph.at_rest(processes):
         locked = project.lock(WORKSPACE)[stage]

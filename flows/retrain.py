@@ -17,7 +17,7 @@ from prefect.events import emit_event
 from prefect.exceptions import CancelledRun
 from prefect.states import Cancelled, Completed
 
-from flows import artifacts, cancelling, dvc_graph, experiments, liveness, presets, turns, worktree
+from flows import artifacts, cancelling, dvc_graph, experiments, liveness, presets, report_context, turns, worktree
 from flows.pipeline import pipeline
 from flows.stage_process import StoppedError
 from flows.turns import Overlap
@@ -154,7 +154,9 @@ def judge(project: Project, run: Run, folder: Path) -> Verdict:
     result = contest.hold(project, champion=champion(project), challenger=folder, name=run.name, rules=rules)
     reports = project.root / worktree.REPORTS_DIR / run.name
     reports.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(folder / artifacts.REPORT_PATH, reports / "report.html")
+    context = report_context.collect(Project(folder), latency_ms={})
+    context["verdict"] = {"promoted": result.verdict.promote, "text": summary(result.verdict)}
+    report_context.draw(context, folder, reports / "report.html")
     shutil.copytree(folder / VALIDATION_DIR, reports / VALIDATION_DIR.name, dirs_exist_ok=True)  # it links to that
     write_page(result, reports)
     artifacts.publish_verdict(verdict_markdown(result.verdict))

@@ -15,7 +15,7 @@ from typing import Any
 from lineage.records import Lineage
 from lineage.runs import Project
 from registry.card_run import NOT_RECORDED, CardRun, read_run
-from registry.slices import FEWEST_IMAGES
+from tasks.slices import FEWEST_IMAGES
 
 CARD_TEMPLATE = Path(__file__).with_name("card.md.j2")
 PAGE_TEMPLATE = Path(__file__).with_name("card.html.j2")

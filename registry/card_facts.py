@@ -7,8 +7,8 @@ import numpy as np
 
 from lineage.records import CountsRecord, EnvironmentRecord
 from registry import card_licences
-from registry import slices as slicing
 from registry.card_run import NOT_RECORDED, CardRun, Recorded
+from tasks import slices as slicing
 from tasks.metrics import BOOTSTRAP_SAMPLES
 from tasks.params import TrainHeadParams
 from tasks.report import SPLIT_NAMES, explain_selection, figure, percent

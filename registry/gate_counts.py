@@ -114,7 +114,7 @@ def count_groups(groups: Iterable[str], challenger: Iterable[bool], champion: It
 def _count_slices(rows: list[dict[str, Any]], images: Any) -> list[SliceResult]:  # noqa: ANN401 - a pyarrow table
     import pyarrow as pa
 
-    from registry.slices import slices
+    from tasks.slices import slices
 
     def cut(name: str) -> list[Any]:
         said = [{"id": row["id"], "label": row["label"], "predicted": row[name]} for row in rows]

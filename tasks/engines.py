@@ -80,6 +80,11 @@ def choose_engines(
     return Engines(Engine("openvino", "bfloat16", mixed), Engine("openvino", "float32", exact))
 
 
+def classifier_runner(classifier: Model) -> Runner:
+    """Prepare a whole classifier for OpenVINO in float32: batches as an `Engine` takes them, to its "answers"."""
+    return _openvino_runner([_compile(_convert(classifier.input, {"answers": classifier.output}), "f32")])
+
+
 def _has_bfloat16() -> bool:
     return "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 

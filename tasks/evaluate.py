@@ -1,26 +1,27 @@
 """Stage `evaluate`: the selected classifier on the test split, once, from the images to the figures.
 
 reads   data/tfrecords/, data/features/, models/stage1/, models/stage2/, models/classifier.keras
-writes  reports/metrics/evaluation.json, reports/plots/ (confusion.csv, roc.csv), data/predictions.parquet
+writes  reports/metrics/evaluation.json, reports/plots/ (CSV: confusion, roc, precision_recall, reliability,
+        thresholds), data/predictions.parquet
 
 python -m tasks.evaluate    (about 12 ms an image on two cores, beside TensorFlow's start)
 
 The images go through the saved classifier end to end. The figures of each stage by itself come from the stored
 features, so that the two paths check each other: `end_to_end_max_difference` is the largest difference of a probability
-between them.
+between them. The temperature is fitted on the selected stage's answers on the validation split.
 """
 
-import csv
 import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks import metrics, stage
+from tasks import calibration, metrics, plot_data, stage
 from tasks.feature_store import FeatureSplit
 from tasks.progress import Progress
 
@@ -34,12 +35,25 @@ log = logging.getLogger(__name__)
 # engines, and the boundary tensor is stored in float16.
 END_TO_END_TOLERANCE = 0.01
 
+GREY_OF_RGB = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow converts to greyscale
+
 
 class Predictions(NamedTuple):
-    """The classifier's answers: ids and paths, labels [images], probabilities [images, classes]."""
+    """The classifier's answers: ids and paths, labels [images], probabilities [images, classes].
+
+    And the brightness [images]: the mean grey level of the image that the classifier saw, 0 to 255.
+    """
 
     ids: list[str]
     paths: list[str]
+    labels: metrics.Labels
+    probs: metrics.Probs
+    brightness: npt.NDArray[np.float32]
+
+
+class Scores(NamedTuple):
+    """Answers from the stored features: labels [images], probabilities [images, classes]."""
+
     labels: metrics.Labels
     probs: metrics.Probs
 
@@ -64,17 +78,19 @@ def evaluate(
     stages = {"stage1": _score_stage(models_dir / "stage1" / "head.keras", features_dir, "pooled", split, output)}
     if stage2["best"] is not None:
         stages["stage2"] = _score_stage(models_dir / "stage2" / "tail.keras", features_dir, "boundary", split, output)
+    selected = stages[stage2["selected"]]
+    temperature = calibration.fit_temperature(*selected["val"])
     evaluation = {
         "split": split,
         "selected": stage2["selected"],
-        "end_to_end_max_difference": _check_end_to_end(stages[stage2["selected"]]["probs"], predictions.probs),
+        "end_to_end_max_difference": _check_end_to_end(selected[split].probs, predictions.probs),
         "end_to_end_tolerance": END_TO_END_TOLERANCE,
         **_figures(predictions),
-        **{name: {key: value for key, value in figures.items() if key != "probs"} for name, figures in stages.items()},
+        "calibration": calibration.calibration(predictions.labels, predictions.probs, temperature),
+        **{name: _stage_figures(scores, split) for name, scores in stages.items()},
     }
     with stage.whole_dir(plots_dir) as unfinished:
-        _write_confusion(predictions, labels, unfinished / "confusion.csv")
-        _write_roc(predictions, labels, unfinished / "roc.csv")
+        plot_data.write_plots(predictions.labels, predictions.probs, labels, temperature, unfinished)
     with stage.whole_file(predictions_out) as unfinished:
         _write_predictions(predictions, split, labels, unfinished)
     with stage.whole_file(metrics_out) as unfinished:
@@ -89,10 +105,11 @@ def predict(classifier_path: Path, tfrecords_dir: Path, split: str) -> Predictio
     classifier = keras_files.load_model(classifier_path)
     # A head's logit has become a probability in the classifier: one column or one a class is all that differs.
     output: Output = "sigmoid" if classifier.output_shape[-1] == 1 else "softmax"
-    batches, probs = [], []
+    batches, probs, grey = [], [], []
     with Progress("evaluate", total=records.split_sizes(tfrecords_dir)[split]) as progress:
         for shard in records.shard_paths(tfrecords_dir, split):
             for batch in records.read_shard(shard):
+                grey.append(batch.images.mean(axis=(1, 2)) @ GREY_OF_RGB)
                 probs.append(heads.class_probs(np.asarray(classifier.predict_on_batch(batch.images)), output))
                 batches.append(batch._replace(images=np.empty(0)))
                 progress.advance(len(batch.labels))
@@ -101,6 +118,7 @@ def predict(classifier_path: Path, tfrecords_dir: Path, split: str) -> Predictio
         [path for batch in batches for path in batch.paths],
         np.concatenate([batch.labels for batch in batches]),
         np.concatenate(probs),
+        np.concatenate(grey).astype(np.float32),
     )
 
 
@@ -109,17 +127,22 @@ def _read_summary(stage_dir: Path) -> dict[str, Any]:
     return summary
 
 
-def _score_stage(model_path: Path, features_dir: Path, kind: str, split: str, output: "Output") -> dict[str, Any]:
-    """Score one stage from the stored features: on the evaluated split and, under `val`, on the validation split."""
+def _score_stage(model_path: Path, features_dir: Path, kind: str, split: str, output: "Output") -> dict[str, Scores]:
+    """Score one stage from the stored features: the evaluated split and the validation split, by name."""
     from tasks import heads, keras_files, training
 
     network: Model = keras_files.load_model(model_path)
-    scores: dict[str, Any] = {}
+    scores: dict[str, Scores] = {}
     for name in dict.fromkeys(("val", split)):
         features = FeatureSplit(features_dir, name, kind)
-        scores["probs"] = heads.class_probs(training.predict_split(network, features), output)
-        scores[name] = metrics.summary(features.labels, scores["probs"])
-    return {**scores[split], "val": scores["val"], "probs": scores["probs"]}
+        probs = heads.class_probs(training.predict_split(network, features), output)
+        scores[name] = Scores(features.labels, probs)
+    return scores
+
+
+def _stage_figures(scores: dict[str, Scores], split: str) -> dict[str, Any]:
+    """Return one stage's figures on the evaluated split and, under `val`, on the validation split."""
+    return {**metrics.summary(*scores[split]), "val": metrics.summary(*scores["val"])}
 
 
 def _check_end_to_end(cached: metrics.Probs, end_to_end: metrics.Probs) -> float:
@@ -149,37 +172,8 @@ def _figures(predictions: Predictions) -> dict[str, Any]:
     }
 
 
-def _write_confusion(predictions: Predictions, labels: list[str], path: Path) -> None:
-    """Write a row an image, as DVC's confusion template wants it."""
-    predicted = predictions.probs.argmax(axis=1)
-    rows = [
-        {"actual": labels[actual], "predicted": labels[guess]}
-        for actual, guess in zip(predictions.labels, predicted, strict=True)
-    ]
-    _write_csv(rows, path)
-
-
-def _write_roc(predictions: Predictions, labels: list[str], path: Path) -> None:
-    """Write the ROC curve of each class against the rest; of two classes the second says it all."""
-    shown = labels[1:] if len(labels) == 2 else labels
-    rows = [
-        {"class": label, "false_positive_rate": round(false, 6), "true_positive_rate": round(true, 6)}
-        for label in shown
-        for index in [labels.index(label)]
-        for false, true in metrics.roc_points(predictions.labels == index, predictions.probs[:, index])
-    ]
-    _write_csv(rows, path)
-
-
-def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def _write_predictions(predictions: Predictions, split: str, labels: list[str], path: Path) -> None:
-    """Write a row an image: id, path, split, label, predicted, probability of the predicted class, all of them."""
+    """Write a row an image: id, path, split, label, predicted, its probability and that of all classes, brightness."""
     predicted = predictions.probs.argmax(axis=1)
     table = {
         "id": predictions.ids,
@@ -189,6 +183,7 @@ def _write_predictions(predictions: Predictions, split: str, labels: list[str], 
         "predicted": [labels[index] for index in predicted],
         "probability": predictions.probs.max(axis=1),
         "probabilities": list(predictions.probs),
+        "brightness": predictions.brightness,
     }
     pq.write_table(pa.table(table), path)
 

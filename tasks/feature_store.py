@@ -1,8 +1,9 @@
 """The feature store: pooled vectors and boundary tensors on disk, memory-mapped when read.
 
 A split's shard is `<split>-<shard>-pooled.npy`, float32 [images, views, channels], `-boundary.npy`, float16 (uint8 when
-the boundary is the image itself) [images, views, ...], and `-labels.npy`, int64 [images]. The rows are in the order of
-the TFRecords. `manifest.json` says how they were made.
+the boundary is the image itself) [images, views, ...], `-labels.npy`, int64 [images], and `-ids.npy`, S64 [images], the
+SHA-256 of the original bytes in hex. The rows are in the order of the TFRecords. `manifest.json` says how they were
+made.
 """
 
 import json
@@ -42,6 +43,11 @@ class FeatureSplit:
                 for shard, index in zip(shards, indices, strict=True)
             ]
         )
+
+
+def read_ids(features_dir: Path, split: str) -> list[str]:
+    """Return the ids of a split's images, in the order of its rows."""
+    return [image_id.decode() for path in shard_files(features_dir, split, "ids") for image_id in np.load(path)]
 
 
 def shard_files(features_dir: Path, split: str, kind: str) -> list[Path]:

@@ -1,7 +1,8 @@
 """Stage `features`: what is frozen is computed once, for every evaluation image and N views of every training image.
 
 reads   data/tfrecords/, models/backbone/, params.yaml: features, image, fine_tune.unfrozen_layers
-writes  data/features/ (pooled vectors for stage 1, boundary tensors for stage 2, manifest.json, environment.json)
+writes  data/features/ (pooled vectors for stage 1, boundary tensors for stage 2, labels, ids, manifest.json,
+        environment.json)
 
 python -m tasks.features    (about 200 views a second on two cores; an interrupted run carries on at its last shard)
 """
@@ -126,6 +127,8 @@ def _compute_shard(shard: Path, split: str, number: int, frozen: FrozenPart, scr
                 path, shape = scratch / shard_name(split, number, kind), (len(outputs), views, *outputs.shape[1:])
                 arrays[kind] = np.lib.format.open_memmap(path, mode="w+", dtype=outputs.dtype, shape=shape)
             arrays[kind][:, view] = outputs
+    image_ids = [image_id for batch in batches for image_id in batch.ids]
+    np.save(scratch / shard_name(split, number, "ids"), np.array(image_ids, "S64"))
     with stage.whole_file(finished) as unfinished:
         np.save(unfinished, np.concatenate([batch.labels for batch in batches]))
 

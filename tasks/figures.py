@@ -1,4 +1,4 @@
-"""The report's figures, drawn by Matplotlib as SVG that stands in an HTML page and takes its colours from it.
+"""What the report's figures share: Matplotlib's SVG that stands in an HTML page and takes its colours from it.
 
 No text of the user's goes into a figure: names of classes stand in the page around it.
 """
@@ -6,19 +6,15 @@ No text of the user's goes into a figure: names of classes stand in the page aro
 import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from markupsafe import Markup, escape
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-Metric = Literal["loss", "accuracy"]
-Row = dict[str, float]
 Point = tuple[float, float]
 
 # Placeholders: the page's style sheet has a light and a dark value for each of these names.
@@ -49,120 +45,15 @@ STYLE: dict[Any, Any] = {
     "xtick.labelcolor": COLOURS["muted"],
     "ytick.labelcolor": COLOURS["muted"],
 }
-MOST_BATCH_POINTS = 300  # of one stage; a longer history is drawn as the means of so many stretches
-SMOOTHED_SHARE = 1 / 20  # of a stage's batches, that the moving average spans
-LOWEST_RATE_SHOWN = 1 / 30  # of the lowest stage's highest learning rate: a cosine ends at 0, which no logarithm shows
+DASHES = (0, (4, 3))
 
 
-@dataclass(frozen=True)
-class StageCurves:
-    """One training stage's history.
-
-    Attributes:
-        name: As shown.
-        batches: Rows of batches.csv: epoch, images, loss, accuracy, learning_rate.
-        epochs: Rows of epochs.csv: epoch, loss, accuracy, val_loss, val_accuracy, learning_rate.
-        best_epoch: Whose weights were kept, from 1.
-    """
-
-    name: str
-    batches: list[Row]
-    epochs: list[Row]
-    best_epoch: int
-
-
-def draw_curves(stages: Sequence[StageCurves], metric: Metric) -> Markup:
-    """Draw a metric over the epochs of all stages, one after the other."""
+@contextmanager
+def axes_of_size(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """Yield an empty figure of a size in inches, and its axes, in the report's style."""
     with style.context(["default", STYLE]):
-        figure = Figure(figsize=(4.4, 3.1), layout="constrained")
-        axes = figure.add_subplot()
-        for stage, start in _placed(axes, stages):
-            _draw_stage(axes, stage, metric, start)
-        axes.set(ylabel=metric, ylim=_limits(stages, metric))
-        last = stages[-1].epochs[-1]
-        about = (
-            f"{metric} by epoch; at the end {last[metric]:.3f} in training, {last[f'val_{metric}']:.3f} in validation"
-        )
-        return _inline_svg(figure, about.capitalize())
-
-
-def draw_learning_rates(stages: Sequence[StageCurves]) -> Markup:
-    """Draw the learning rate over the epochs of all stages, with each stage's highest at the axis."""
-    with style.context(["default", STYLE]):
-        figure = Figure(figsize=(4.4, 1.7), layout="constrained")
-        axes = figure.add_subplot()
-        highest = []
-        for stage, start in _placed(axes, stages):
-            times, rates = _batch_times(stage.batches), np.array([row["learning_rate"] for row in stage.batches])
-            axes.plot(start + _thin(times), _thin(rates), color=COLOURS["val"])
-            highest.append(rates.max())
-        axes.set(yscale="log", ylabel="learning rate", ylim=(min(highest) * LOWEST_RATE_SHOWN, max(highest) * 2))
-        axes.set_yticks(sorted(set(highest)), [f"{rate:.2g}" for rate in sorted(set(highest))], minor=False)
-        axes.set_yticks([], minor=True)
-        return _inline_svg(figure, "Learning rate by epoch")
-
-
-def _placed(axes: Axes, stages: Sequence[StageCurves]) -> Iterator[tuple[StageCurves, int]]:
-    """Lay the stages one after the other along the axis of epochs; yield each with the epoch before its first."""
-    start = 0
-    for stage in stages:
-        if start:
-            axes.axvline(start, color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)))
-        yield stage, start
-        start += len(stage.epochs)
-    axes.set(xlabel="epoch", xlim=(0, start))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _draw_stage(axes: Axes, stage: StageCurves, metric: Metric, start: int) -> None:
-    times = start + _thin(_batch_times(stage.batches))
-    values, smooth = np.array([row[metric] for row in stage.batches]), _smooth(stage.batches, metric)
-    axes.plot(times, _thin(values), color=COLOURS["train"], alpha=0.25, linewidth=0.7)
-    axes.plot(times, _thin(smooth), color=COLOURS["train"], alpha=0.7, linewidth=1)
-    epochs = [start + row["epoch"] for row in stage.epochs]
-    validation = [row[f"val_{metric}"] for row in stage.epochs]
-    axes.plot(
-        epochs, [row[metric] for row in stage.epochs], "o-", color=COLOURS["train"], markersize=3.5, clip_on=False
-    )
-    axes.plot(epochs, validation, "s-", color=COLOURS["val"], markersize=3.5, clip_on=False)
-    best = stage.best_epoch - 1
-    axes.scatter(
-        epochs[best], validation[best], 120, facecolors="none", edgecolors=COLOURS["val"], linewidths=1.6, clip_on=False
-    )
-    middle = start + len(stage.epochs) / 2
-    axes.text(middle, 1.02, stage.name, ha="center", transform=axes.get_xaxis_transform(), color=COLOURS["muted"])
-
-
-def _limits(stages: Sequence[StageCurves], metric: Metric) -> tuple[float, float]:
-    """Return the range that shows every epoch and the smoothed line: single batches may reach out of it."""
-    values = [value for stage in stages for value in _smooth(stage.batches, metric)]
-    values += [row[name] for stage in stages for row in stage.epochs for name in (metric, f"val_{metric}")]
-    low, high = (0.0, max(values)) if metric == "loss" else (min(values), 1.0)
-    margin = 0.05 * (high - low) or 0.05
-    return (low, high + margin) if metric == "loss" else (low - margin, high + margin)
-
-
-def _batch_times(batches: Sequence[Row]) -> npt.NDArray[np.float64]:
-    """Return when each batch ended, in epochs since the stage began."""
-    epoch, images = (np.array([row[name] for row in batches]) for name in ("epoch", "images"))
-    seen = np.cumsum(images)
-    before_epoch = np.concatenate([[0.0], seen[np.flatnonzero(np.diff(epoch))]])  # images seen when each began
-    epoch_images = np.diff(np.append(before_epoch, seen[-1]))
-    index = epoch.astype(int) - 1
-    times: npt.NDArray[np.float64] = index + (seen - before_epoch[index]) / epoch_images[index]
-    return times
-
-
-def _smooth(batches: Sequence[Row], metric: Metric) -> npt.NDArray[np.float64]:
-    """Return the centred moving average over images: an epoch's last batch may hold a single one."""
-    values, images = (np.array([row[name] for row in batches]) for name in (metric, "images"))
-    window = np.ones(min(len(values), 2 * round(len(values) * SMOOTHED_SHARE / 2) + 1))
-    sums: npt.NDArray[np.float64] = np.convolve(values * images, window, "same")
-    return sums / np.convolve(images, window, "same")
-
-
-def _thin(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.array([part.mean() for part in np.array_split(values, min(len(values), MOST_BATCH_POINTS))])
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, figure.add_subplot()
 
 
 def class_colour(index: int, classes: int) -> str | None:
@@ -170,27 +61,28 @@ def class_colour(index: int, classes: int) -> str | None:
     return f"class-{index}" if classes <= CLASS_COLOURS else None
 
 
-def draw_roc(curves: Sequence[Sequence[Point]]) -> Markup:
-    """Draw ROC curves, each a sequence of (false positive rate, true positive rate)."""
-    with style.context(["default", STYLE]):
-        figure = Figure(figsize=(4.2, 4.2), layout="constrained")
-        axes = figure.add_subplot()
-        axes.plot([0, 1], [0, 1], color=COLOURS["muted"], linewidth=1, linestyle=(0, (4, 3)))
-        for index, curve in enumerate(curves):
-            own = class_colour(index, len(curves))
-            look = (COLOURS[own], 1.8) if own else (COLOURS["train"], 0.7)
-            axes.plot(*zip(*curve, strict=True), color=look[0], linewidth=look[1], clip_on=False)
-        axes.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        return _inline_svg(figure, "ROC curve: true against false positive rate")
+def thin(points: Sequence[Point], most: int) -> list[Point]:
+    """Return at most so many points of a curve: the first, the last, and evenly many between."""
+    if len(points) <= most:
+        return list(points)
+    return [points[index] for index in np.linspace(0, len(points) - 1, most).round().astype(int)]
 
 
-def _inline_svg(figure: Figure, about: str) -> Markup:
-    """Return a figure as an `svg` element: no times, ids of its own, the page's colours."""
+def inline_svg(figure: Figure, about: str) -> Markup:
+    """Return a figure as an `svg` element: no times, ids of its own, the page's colours.
+
+    Args:
+        figure: Drawn within `axes_of_size`.
+        about: What a reader who does not see it should know: the finding.
+    """
     drawn = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with style.context({"svg.hashsalt": about}):  # ids are digests: of equal parts of two figures they must differ
         figure.savefig(drawn, format="svg", transparent=True, metadata=nothing)
     svg = drawn.getvalue()
     svg = re.sub(r'<g id="[^"]*">', "<g>", svg[svg.index("<svg") :])
+    svg = re.sub(
+        r' (?:d|x|y)="[^"]*"', lambda match: re.sub(r"(?<=\.\d\d)\d+", "", match[0]), svg
+    )  # finer than a screen
     svg = re.sub("|".join(CSS_NAMES), lambda match: f"var(--{CSS_NAMES[match[0]]})", svg)
     return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(about)}" ', 1))  # noqa: S704 -- Matplotlib's

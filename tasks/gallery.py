@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from PIL import Image
 
 from tasks.image_table import ImageRow
@@ -16,9 +14,11 @@ from tasks.progress import Progress
 from tasks.raw import list_chunks, read_chunk
 
 MOST_TILES = 24  # of one reason; the image table has them all
-MOST_ERRORS = 12
+MOST_QUARANTINED = 120  # of all reasons together, so that the page stays small
+MOST_GROUPS, MOST_OF_GROUP = 12, 4
 THUMBNAIL_SIDE_PX = 160
-JPEG_QUALITY = 80
+THUMBNAIL_BYTES = 8_000  # of a picture with hardly any structure to compress; most take half
+JPEG_QUALITIES = (80, 65, 50, 35, 20)
 
 
 @dataclass(frozen=True)
@@ -37,26 +37,26 @@ def group_by_reason(rows: Iterable[ImageRow]) -> list[ReasonGroup]:
         if row.reason:
             groups.setdefault(row.reason, []).append(row)
     ordered = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
-    return [ReasonGroup(reason, members[:MOST_TILES], len(members)) for reason, members in ordered]
+    shown = min(MOST_TILES, MOST_QUARANTINED // max(len(groups), 1))
+    return [ReasonGroup(reason, members[:shown], len(members)) for reason, members in ordered]
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """An image that the classifier got wrong, and the probability it gave to its wrong answer."""
+class NearDuplicates:
+    """Kept photos that look alike: the first of them, by path, and how many there are in all."""
 
-    path: str
-    label: str
-    predicted: str
-    probability: float
+    rows: list[ImageRow]
+    count: int
 
 
-def worst_mistakes(predictions_path: Path) -> tuple[list[Mistake], int]:
-    """Return the surest wrong answers, the surest first, and how many wrong answers there are."""
-    columns = ["path", "label", "predicted", "probability"]
-    table = pq.read_table(predictions_path, columns=columns, use_threads=False)
-    wrong = table.filter(pc.not_equal(table["label"], table["predicted"]))
-    worst = wrong.sort_by([("probability", "descending"), ("path", "ascending")]).slice(0, MOST_ERRORS)
-    return [Mistake(**row) for row in worst.to_pylist()], wrong.num_rows
+def near_duplicates(rows: Iterable[ImageRow]) -> list[NearDuplicates]:
+    """Return the groups of near-duplicates among the kept photos, the largest first."""
+    groups: dict[str, list[ImageRow]] = {}
+    for row in rows:
+        if row.group:
+            groups.setdefault(row.group, []).append(row)
+    several = sorted((group for group in groups.values() if len(group) > 1), key=lambda one: (-len(one), one[0].path))
+    return [NearDuplicates(members[:MOST_OF_GROUP], len(members)) for members in several]
 
 
 def make_thumbnails(raw_dir: Path, rows: Sequence[ImageRow]) -> dict[str, str]:
@@ -72,18 +72,22 @@ def make_thumbnails(raw_dir: Path, rows: Sequence[ImageRow]) -> dict[str, str]:
     with Progress("report", total=sum(chunk.records for chunk in chunks)) as progress:
         for chunk in chunks:
             for record in read_chunk(chunk):
-                if record.path in wanted and (thumbnail := _thumbnail(record.content)):
+                if record.path in wanted and (thumbnail := shrink(record.content)):
                     thumbnails[record.path] = thumbnail
             progress.advance(chunk.records)
     return thumbnails
 
 
-def _thumbnail(content: bytes) -> str | None:
+def shrink(content: bytes) -> str | None:
+    """Return a thumbnail of an image file as a data URL; None if it cannot be decoded."""
     try:
         image = decode_upright(content)
     except UndecodableError:
         return None  # the tile says what was seen instead
     image.thumbnail((THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX), Image.Resampling.LANCZOS)
-    encoded = io.BytesIO()
-    image.save(encoded, "JPEG", quality=JPEG_QUALITY)
+    for quality in JPEG_QUALITIES:
+        encoded = io.BytesIO()
+        image.save(encoded, "JPEG", quality=quality, optimize=True)
+        if encoded.tell() <= THUMBNAIL_BYTES:
+            break
     return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")

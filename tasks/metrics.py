@@ -75,3 +75,16 @@ def roc_points(positive: npt.NDArray[np.bool_], scores: npt.NDArray[Any]) -> lis
     true = np.cumsum(positive[order])[last_of_ties] / max(int(positive.sum()), 1)
     false = np.cumsum(~positive[order])[last_of_ties] / max(int((~positive).sum()), 1)
     return [(0.0, 0.0), *zip(false.tolist(), true.tolist(), strict=True)]
+
+
+def precision_recall_points(positive: npt.NDArray[np.bool_], scores: npt.NDArray[Any]) -> list[tuple[float, float]]:
+    """Return (recall, precision) at each distinct threshold, the highest first.
+
+    Before them (0, 1), where nothing is called positive: there is no precision there, and 1 is scikit-learn's choice.
+    """
+    order = np.argsort(-scores, kind="stable")
+    last_of_ties = np.append(np.diff(scores[order]) != 0, True)
+    true = np.cumsum(positive[order])[last_of_ties]
+    called = np.flatnonzero(last_of_ties) + 1
+    recall, precision = true / max(int(positive.sum()), 1), true / called
+    return [(0.0, 1.0), *zip(recall.tolist(), precision.tolist(), strict=True)]

@@ -7,7 +7,7 @@ raise `PawlineError` with one line: the key, the value, what is allowed and, for
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
@@ -213,6 +213,23 @@ class FineTuneParams(UnfreezeParams, TrainingParams):
     """Stage 2: the backbone's last layers and the head, BatchNormalization frozen."""
 
 
+ExportFormat = Literal["keras", "h5", "saved_model", "litert", "openvino", "onnx"]
+
+
+class ExportParams(Section):
+    """The formats that the classifier is handed out in."""
+
+    formats: tuple[ExportFormat, ...] = Field(
+        strict=False, description="litert: three files, of float32, float16 and int8"
+    )
+
+    @model_validator(mode="after")
+    def _something_is_written(self) -> "ExportParams":
+        if not self.formats:
+            raise ValueError(f"formats is empty: choose one or more of {', '.join(get_args(ExportFormat))}")
+        return self
+
+
 class GateParams(Section):
     """What a newly trained model must show before it replaces the champion; no stage reads it."""
 
@@ -236,6 +253,7 @@ class Params(Section):
     features: FeaturesParams
     train_head: TrainHeadParams
     fine_tune: FineTuneParams
+    export: ExportParams
     gate: GateParams
 
     @model_validator(mode="after")

@@ -23,7 +23,7 @@ RUN_BY = {  # where each command of the README is really run
     "pawline presets": "tests/test_pipeline.py",
     "pawline run --preset quick --set data.path=../photos": "tests/test_real_photos.py",
     "dvc exp show": "tests/test_real_photos.py",
-    "pawline sweep train_head.learning_rate=1e-4,3e-4,1e-3 train_head.dropout=0,0.2": "tests/test_pipeline.py",
+    "pawline sweep train_head.learning_rate=1e-4,1e-3 train_head.dropout=0,0.2": "tests/test_pipeline.py",
     "python -m tasks.validate --help": "tests/test_pipeline.py",
     "make bench": ".ci/run",
     "pawline register": "tests/test_audit.py",

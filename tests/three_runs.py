@@ -18,6 +18,7 @@ SMALL = {
     "train_head.epochs": 2,
     "fine_tune.epochs": 1,
     "fine_tune.unfrozen_layers": 20,
+    "export.formats": ["keras", "openvino"],
 }
 RUNS: dict[str, dict[str, Any]] = {
     "First run": SMALL,

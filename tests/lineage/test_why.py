@@ -181,7 +181,7 @@ def test_the_command_and_a_stage_that_never_ran(three_runs: Path, explained: Cal
     lock.unlink()
     why = explained()
     assert why.nothing_ran
-    assert why.lines() == ["nothing ran yet: `dvc repro` runs all 11 stages"]
+    assert why.lines() == ["nothing ran yet: `dvc repro` runs all 13 stages"]
     with pytest.raises(PawlineError, match=r"unknown stage nope: .* source, ingest"):
         why.stage("nope")
 

@@ -10,11 +10,11 @@ import pytest
 
 from tasks.backbone import backbone
 from tasks.evaluate import evaluate
-from tasks.export import export
+from tasks.export import ExportInputs, export
 from tasks.features import features
 from tasks.fine_tune import fine_tune
 from tasks.ingest import ingest
-from tasks.params import FeaturesParams, ImageParams, check_params
+from tasks.params import ExportParams, FeaturesParams, ImageParams, check_params
 from tasks.params_file import Section
 from tasks.preprocess import preprocess
 from tasks.source import source
@@ -176,6 +176,12 @@ def make_evaluation(made: Run, run: Run) -> None:
     )
 
 
+def make_exports(made: Run, classifier_path: Path, export_dir: Path, params: ExportParams) -> None:
+    """A classifier in some formats, held against itself on the photos of `made`."""
+    inputs = ExportInputs(classifier_path, made.raw_dir, made.images_path, made.tfrecords_dir)
+    export(inputs=inputs, export_dir=export_dir, image=IMAGE, params=params)
+
+
 def make_run(root: Path) -> None:
     """Every stage, in this process."""
     run = Run(root)
@@ -185,7 +191,7 @@ def make_run(root: Path) -> None:
         make_features(run, run.features_dir, FEATURES, UNFROZEN_LAYERS)
         make_models(run, run)
         make_evaluation(run, run)
-        export(classifier_path=run.classifier_path, tfrecords_dir=run.tfrecords_dir, export_dir=run.export_dir)
+        make_exports(run, run.classifier_path, run.export_dir, ExportParams(formats=("keras", "h5")))
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from tasks import backbones, engines, keras_files, model, witness
+from tasks import backbones, engines, gradcam, keras_files, model, witness
 from tasks.params import WIDTHS, layer_names
 from tasks.quiet_tf import Model, Tensor, keras
 from tests.conftest import ROOT
@@ -114,6 +114,22 @@ def test_the_tail_from_the_boundary_is_the_classifier(network: Model, feature_ma
         boundary = model.freeze_boundary(network, unfrozen)
         at_boundary = keras.Model(network.input, boundary.tensor)(FLOAT_IMAGES)
         assert_close(model.build_tail(network, boundary, head, pooling="max")(at_boundary), expected)
+
+
+def test_grad_cam_finds_the_feature_map(network: Model, feature_map: Tensor) -> None:
+    """With one dense layer on the average it is the class activation map of Zhou et al. 2016: no gradient is needed."""
+    head = small_head(network)
+    heat = gradcam.class_activations(
+        model.build_classifier(network, head, pooling="average", output="softmax"), IMAGES, np.array([0, 1, 2, 1])
+    )
+    kernel, _ = head.get_weights()
+    probs = np.asarray(head(model.pool(feature_map, "average")), np.float64)
+    for index, chosen in enumerate([0, 1, 2, 1]):
+        others = np.delete(np.arange(3), chosen)
+        against = kernel[:, others] @ (probs[index, others] / probs[index, others].sum())
+        expected = np.maximum(np.asarray(feature_map[index]) @ (kernel[:, chosen] - against), 0)
+        np.testing.assert_allclose(heat[index], expected / (expected.max() or 1), atol=1e-3)
+    assert heat.max() == 1
 
 
 def test_training_computes_as_inference_does(network: Model, feature_map: Tensor) -> None:

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import openvino
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from tasks import metrics, records
+from tasks import calibration, metrics, records
+from tasks.evaluate import predict
 from tasks.fine_tune import fine_tune
 from tasks.train_head import train_head
 from tests.tasks.conftest import (
@@ -86,6 +89,8 @@ def test_figures_follow_from_the_predictions(small_run: Run) -> None:
     assert evaluation["accuracy"] == np.mean(np.equal(table["label"], table["predicted"]))
     assert evaluation["auc"] == metrics.auc(labels, probs)
     assert evaluation["loss"] == pytest.approx(metrics.cross_entropy(labels, probs))
+    scaled = calibration.calibration(labels, probs, evaluation["calibration"]["temperature"])
+    assert evaluation["calibration"] == pytest.approx(scaled)
     low, high = evaluation["accuracy_interval"]
     assert low <= evaluation["accuracy"] <= high
 
@@ -106,6 +111,24 @@ def check_stages(run: Run) -> None:
         assert evaluation[name]["val"]["loss"] == pytest.approx(summary["best"]["val_loss"], abs=1e-4)
 
 
+def test_the_temperature_is_fitted_on_the_selected_stage_s_validation_answers(small_run: Run) -> None:
+    """Seen from outside: it is what the saved classifier's own answers on the validation split give."""
+    answers = predict(small_run.classifier_path, small_run.tfrecords_dir, "val")
+    fitted = figures(small_run)["calibration"]
+    assert fitted["fitted_on"] == "val"
+    assert fitted["temperature"] == pytest.approx(calibration.fit_temperature(answers.labels, answers.probs), rel=0.01)
+
+
+def test_brightness_is_that_of_the_image_the_classifier_sees(small_run: Run) -> None:
+    table = pq.read_table(small_run.predictions_path)
+    assert table.schema.field("brightness").type == pa.float32()
+    shards = records.shard_paths(small_run.tfrecords_dir, "test")
+    images = [image for shard in shards for batch in records.read_shard(shard) for image in batch.images]
+    grey = [np.asarray(Image.fromarray(image).convert("L"), np.float64).mean() for image in images]
+    assert table["brightness"].to_pylist() == pytest.approx(grey, abs=0.6)  # Pillow rounds each pixel
+    assert np.ptp(grey) > 5
+
+
 def test_plots(small_run: Run) -> None:
     rows = list(csv.DictReader((small_run.plots_dir / "confusion.csv").open(encoding="utf-8")))
     table = pq.read_table(small_run.predictions_path).to_pydict()
@@ -116,6 +139,11 @@ def test_plots(small_run: Run) -> None:
     assert {row["class"] for row in roc} == {"dog"}
     ends = [(row["false_positive_rate"], row["true_positive_rate"]) for row in (roc[0], roc[-1])]
     assert ends == [("0.0", "0.0"), ("1.0", "1.0")]
+    thresholds = list(csv.DictReader((small_run.plots_dir / "thresholds.csv").open(encoding="utf-8")))
+    probabilities = np.array(table["probability"])
+    assert [int(row["answered"]) for row in thresholds] == [
+        int((probabilities >= float(row["threshold"])).sum()) for row in thresholds
+    ]
 
 
 def test_without_a_test_split_validation_is_used_and_said(

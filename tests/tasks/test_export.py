@@ -1,46 +1,167 @@
-"""The exports answer like the classifier; what does not is not written."""
+"""The exports answer like the classifier, from the bytes of a photo on; what does not is not written."""
 
+import hashlib
 import json
+import logging
+import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tasks import export as export_module
-from tasks import keras_files, records
-from tasks.export import export
+from tasks import export_check, keras_files, records
+from tasks.export import ExportInputs, export
+from tasks.export_replay import PATHS, Photos, open_export
+from tasks.params import ExportParams
 from tasks.stage import PawlineError
-from tests.tasks.conftest import Run
+from tests.conftest import ROOT
+from tests.tasks.conftest import IMAGE, Run, changed, make_exports
+from tests.tasks.exports import ALL, exports_made, save_small_classifier
 
 
-def test_outputs(small_run: Run) -> None:
-    names = {path.name for path in small_run.export_dir.iterdir()}
-    assert names == {"classifier.keras", "classifier.h5", "labels.txt", "export.json"}
-    assert (small_run.export_dir / "labels.txt").read_bytes() == b"cat\ndog\n"
-    facts = json.loads((small_run.export_dir / "export.json").read_text())
+@pytest.fixture(scope="module")
+def made(shared_folder: Path) -> Path:
+    return exports_made(shared_folder)
+
+
+@pytest.fixture(scope="module")
+def facts(made: Path) -> dict[str, Any]:
+    return read_facts(made)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier that is quick to export."""
+    path = tmp_path_factory.mktemp("small") / "classifier.keras"
+    save_small_classifier(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def squares(small_run: Run) -> np.ndarray:
+    return next(records.read_shard(records.shard_paths(small_run.tfrecords_dir, "test")[0])).images
+
+
+@pytest.fixture(scope="module")
+def expected(small_run: Run, squares: np.ndarray) -> np.ndarray:
+    answers: np.ndarray = keras_files.load_model(small_run.classifier_path).predict_on_batch(squares)
+    assert np.ptp(answers) > 0.01  # the pictures are told apart: equality would not be by chance
+    return answers
+
+
+def read_facts(export_dir: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((export_dir / "export.json").read_text())
+    return loaded
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def start_export(run: Run, classifier_path: Path, folder: Path) -> subprocess.Popen[str]:
+    """The stage as a process of its own, with every format."""
+    folder.mkdir()
+    params = {"image": IMAGE.model_dump(), "export": {"formats": list(ALL.formats)}}
+    (folder / "params.yaml").write_text(json.dumps(params))  # JSON is YAML
+    options = ["--params", str(folder / "params.yaml"), "--export-dir", str(folder / "export")]
+    options += ["--classifier-path", str(classifier_path), "--raw-dir", str(run.raw_dir)]
+    options += ["--images-path", str(run.images_path), "--tfrecords-dir", str(run.tfrecords_dir)]
+    command, pipe = [sys.executable, "-m", "tasks.export", *options], subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_two_processes_write_the_same_bytes_and_one_line(small_run: Run, small: Path, tmp_path: Path) -> None:
+    processes = [start_export(small_run, small, tmp_path / name) for name in ("first", "second")]
+    for out, err in (process.communicate() for process in processes):
+        assert re.fullmatch("export: keras .* in .*export\n", out), out + err
+        # Progress, where there is no terminal.
+        assert [line for line in err.splitlines() if not line.startswith(("export: ", "replay: "))] == []
+    first, second = (files_of(tmp_path / name / "export") for name in ("first", "second"))
+    assert sorted(first) == sorted(second)
+    assert [name for name in first if first[name] != second[name]] == []
+    assert read_facts(tmp_path / "first" / "export")["refused"] == {}
+
+
+def test_outputs_and_what_is_said_of_them(made: Path, small_run: Run, facts: dict[str, Any]) -> None:
+    assert sorted(facts["formats"]) == sorted(PATHS)
+    assert facts["refused"] == {}
+    assert (facts["labels"], facts["image"]) == (["cat", "dog"], IMAGE.model_dump())
+    assert (made / "labels.txt").read_bytes() == b"cat\ndog\n"
+    classifier = small_run.classifier_path.read_bytes()
+    assert facts["classifier_sha256"] == hashlib.sha256(classifier).hexdigest()
+    assert (made / "classifier.keras").read_bytes() == classifier
     assert facts["images"] == records.split_sizes(small_run.tfrecords_dir)["val"]
+    assert facts["nasty_images"] > 20
+    sizes = {name: len(content) for name, content in files_of(made).items()}
     for name, fact in facts["formats"].items():
-        assert fact["bytes"] == (small_run.export_dir / name).stat().st_size
-        assert fact["max_difference"] <= facts["tolerance"] == 1e-5
+        where = "openvino" if name == "openvino" else PATHS[name]
+        assert fact["path"] == PATHS[name]
+        assert fact["bytes"] == sum(size for file, size in sizes.items() if file == where or where in file.split("/"))
+        assert fact["unread_images"] == 0
+        low, high = fact["accuracy_difference_interval"]
+        assert low <= fact["accuracy_difference"] <= high
+    assert facts["formats"]["litert_int8"]["bytes"] < 3e6
+    assert facts["formats"]["litert_float16"]["bytes"] < 0.55 * facts["formats"]["litert_float32"]["bytes"]
 
 
-def test_each_format_answers_like_the_classifier(small_run: Run) -> None:
-    images = next(records.read_shard(records.shard_paths(small_run.tfrecords_dir, "test")[0])).images
-    expected = keras_files.load_model(small_run.classifier_path).predict_on_batch(images)
-    assert np.ptp(expected) > 0.01  # the pictures are told apart: equality would not be by chance
-    for name in ("classifier.keras", "classifier.h5"):
-        replayed = keras_files.load_model(small_run.export_dir / name).predict_on_batch(images)
-        np.testing.assert_allclose(replayed, expected, atol=1e-6)
+def test_differences_are_within_the_tolerances(facts: dict[str, Any]) -> None:
+    for name, fact in facts["formats"].items():
+        differences = (fact["max_difference"], fact["nasty_max_difference"])
+        if fact["tolerance_of"] == "probability":
+            assert max(differences) <= fact["tolerance"], name
+        assert fact["mean_difference"] <= fact["max_difference"]
+    assert facts["formats"]["litert_int8"]["tolerance_of"] == "accuracy"
+    assert facts["formats"]["litert_float16"]["max_difference"] > facts["formats"]["litert_float32"]["max_difference"]
 
 
-def test_an_export_that_differs_is_not_written(small_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export_module, "TOLERANCE", -1.0)  # nothing is that equal
+@pytest.mark.parametrize("name", sorted(PATHS.keys() - {"saved_model_bytes"}))
+def test_each_format_answers_for_any_number_of_photos(
+    made: Path, squares: np.ndarray, expected: np.ndarray, name: str
+) -> None:
+    replay = open_export(name, made / PATHS[name])
+    for images in (squares[:1], squares, squares[:3]):
+        tolerance = export_check.TOLERANCES.get(name, 0.3)
+        np.testing.assert_allclose(replay(Photos([], images)), expected[: len(images)], atol=tolerance)
+
+
+def test_an_export_that_differs_is_not_written(
+    small_run: Run, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("h5", "saved_model_bytes"):
+        monkeypatch.setitem(export_check.TOLERANCES, name, -1.0)  # nothing is that equal
+    with caplog.at_level(logging.INFO):
+        make_exports(small_run, small, tmp_path / "export", ExportParams(formats=("keras", "h5", "saved_model")))
+    facts = read_facts(tmp_path / "export")
+    assert sorted(facts["formats"]) == ["keras", "saved_model"]
+    assert facts["refused"]["h5"] == "the probability of a validation photo differs by 0, -1 is allowed"
+    assert f"export: h5 is not written: {facts['refused']['h5']}" in caplog.messages
+    assert not (tmp_path / "export" / "classifier.h5").exists()
+    from tasks.quiet_tf import tf
+
+    assert list(tf.saved_model.load(str(tmp_path / "export" / "saved_model")).signatures) == ["serving_default"]
+    assert facts["formats"]["saved_model"]["max_difference"] < 1e-6
+
+
+def test_without_the_saved_model_there_is_none_from_bytes(
+    small_run: Run, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(export_check.TOLERANCES, "saved_model", -1.0)
+    make_exports(small_run, small, tmp_path / "export", ExportParams(formats=("saved_model",)))
+    facts = read_facts(tmp_path / "export")
+    assert (facts["formats"], sorted(facts["refused"])) == ({}, ["saved_model", "saved_model_bytes"])
+    assert not (tmp_path / "export" / "saved_model").exists()
+
+
+def test_photos_that_are_not_those_of_the_tfrecords(small_run: Run, small: Path, tmp_path: Path) -> None:
+    params = ExportParams(formats=("keras",))
+    inputs = ExportInputs(small, small_run.raw_dir, small_run.images_path, small_run.tfrecords_dir)
     with pytest.raises(
-        PawlineError, match=r"^export: classifier\.keras differs by 0 from the classifier; not written$"
+        PawlineError, match=r"do not become the pixels in .*tfrecords .*: `dvc repro --force preprocess`$"
     ):
-        export(
-            classifier_path=small_run.classifier_path,
-            tfrecords_dir=small_run.tfrecords_dir,
-            export_dir=tmp_path / "export",
-        )
+        export(inputs=inputs, export_dir=tmp_path / "export", image=changed(IMAGE, resize="crop"), params=params)
+    with pytest.raises(PawlineError, match=r"classifier\.keras takes 96 px and image\.size_px is 128: `dvc repro`$"):
+        export(inputs=inputs, export_dir=tmp_path / "export", image=changed(IMAGE, size_px=128), params=params)
     assert list(tmp_path.iterdir()) == []

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.feature_store import FeatureSplit, shard_files, shard_name
+from tasks.feature_store import FeatureSplit, read_ids, shard_files, shard_name
 
 
 def test_rows_across_shards(tmp_path: Path) -> None:
@@ -28,3 +28,11 @@ def test_shards_are_in_order_and_an_empty_split_is_empty(tmp_path: Path) -> None
         np.save(tmp_path / shard_name("train", number, "labels"), np.zeros(1))
     assert [path.name[6:11] for path in shard_files(tmp_path, "train", "labels")] == ["00000", "00002", "00010"]
     assert len(FeatureSplit(tmp_path, "test", "pooled")) == 0
+
+
+def test_ids_across_shards(tmp_path: Path) -> None:
+    ids = [f"{number:064x}" for number in range(5)]
+    np.save(tmp_path / shard_name("val", 1, "ids"), np.array(ids[3:], "S64"))
+    np.save(tmp_path / shard_name("val", 0, "ids"), np.array(ids[:3], "S64"))
+    assert read_ids(tmp_path, "val") == ids
+    assert read_ids(tmp_path, "test") == []

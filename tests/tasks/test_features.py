@@ -40,7 +40,9 @@ def test_what_is_stored(small_run: Run) -> None:
     for split in SPLITS:
         pooled, boundary = (FeatureSplit(small_run.features_dir, split, kind) for kind in ("pooled", "boundary"))
         everything = np.arange(sizes[split])
-        assert pooled.labels.tolist() == images_of(small_run, split).labels.tolist()
+        batch = images_of(small_run, split)
+        assert pooled.labels.tolist() == batch.labels.tolist()
+        assert feature_store.read_ids(small_run.features_dir, split) == batch.ids
         assert pooled.views == boundary.views == (2 if split == "train" else 1)
         assert pooled.rows(everything, 0).shape == (sizes[split], 1280)
         assert pooled.rows(everything, 0).dtype == np.float32

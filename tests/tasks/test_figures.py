@@ -2,83 +2,55 @@ import re
 import xml.etree.ElementTree as ET
 
 from tasks import figures
-from tasks.figures import StageCurves, draw_curves, draw_learning_rates, draw_roc
 
 COLOUR_LITERAL = re.compile(r"(?:fill|stroke): #\w+")
 
 
-def stage(name: str, *, batch_images: list[int], epochs: int, loss: float = 0.5, rate: float = 1e-3) -> StageCurves:
-    batches = [
-        {
-            "epoch": float(epoch + 1),
-            "images": float(images),
-            "loss": loss,
-            "accuracy": float(images > 1),
-            "learning_rate": rate,
-        }
-        for epoch in range(epochs)
-        for images in batch_images
-    ]
-    rows = [
-        {"epoch": float(epoch + 1), "loss": loss, "accuracy": 0.9, "val_loss": loss, "val_accuracy": 0.8}
-        for epoch in range(epochs)
-    ]
-    return StageCurves(name, batches, rows, best_epoch=1)
+def check_svg(svg: str) -> None:
+    """It is whole, takes its colours from the page, says what it shows, and holds no time."""
+    root = ET.fromstring(svg)  # noqa: S314 -- our own
+    assert root.attrib["role"] == "img"
+    assert root.attrib["aria-label"]
+    assert not COLOUR_LITERAL.search(svg)
+    assert "var(--ink)" in svg or "var(--muted)" in svg
+    assert "date" not in svg.lower()
 
 
-def test_figures_take_their_colours_from_the_page_and_hold_no_time() -> None:
-    for svg in (
-        draw_curves([stage("stage 1", batch_images=[8, 8], epochs=2)], "loss"),
-        draw_learning_rates([stage("stage 1", batch_images=[8, 8], epochs=2)]),
-        draw_roc([[(0.0, 0.0), (0.0, 1.0), (1.0, 1.0)]]),
-    ):
-        ET.fromstring(svg)  # noqa: S314 -- our own
-        assert not COLOUR_LITERAL.search(svg)
-        assert "var(--ink)" in svg or "var(--muted)" in svg
-        assert "date" not in svg.lower()
+def draw(about: str) -> str:
+    with figures.axes_of_size(2, 2) as (figure, axes):
+        axes.plot([0, 1 / 3], [0, 2 / 3], color=figures.COLOURS["val"])
+        axes.set_xticks([0.125])
+        return figures.inline_svg(figure, about)
 
 
-def test_both_stages_are_named_and_their_epochs_run_on() -> None:
-    stages = [stage("stage 1", batch_images=[8, 8], epochs=4), stage("stage 2", batch_images=[8, 8], epochs=2)]
-    svg = draw_curves(stages, "accuracy")
-    assert ">stage 1</text>" in svg
-    assert ">stage 2</text>" in svg
-    assert ">6</text>" in svg
-    assert "Accuracy by epoch; at the end 0.900 in training, 0.800 in validation" in svg
+def test_a_figure_stands_in_the_page() -> None:
+    svg = draw('half of "these" <b> & those')
+    check_svg(svg)
+    assert 'aria-label="half of &#34;these&#34; &lt;b&gt; &amp; those"' in svg
+    assert "var(--val)" in svg
 
 
-def test_learning_rates_of_both_stages_are_at_the_axis_and_a_rate_of_zero_is_no_trouble() -> None:
-    stages = [stage("stage 1", batch_images=[8, 8], epochs=4), stage("stage 2", batch_images=[8], epochs=2, rate=3e-5)]
-    stages[0].batches[0]["learning_rate"] = 0.0
-    svg = draw_learning_rates(stages)
-    assert ">0.001</text>" in svg
-    assert ">3e-05</text>" in svg
-    assert ">6</text>" in svg
-    assert draw_learning_rates(stages[:1]) != svg
+def test_coordinates_are_short_and_labels_whole() -> None:
+    svg = draw("a line")
+    assert not re.search(r'd="[^"]*\.\d{3}', svg)
+    assert ">0.125</text>" in svg
 
 
-def test_drawing_twice_gives_the_same_bytes() -> None:
-    stages = [stage("stage 1", batch_images=[8, 3], epochs=2)]
-    assert draw_curves(stages, "loss") == draw_curves(stages, "loss")
+def test_the_ids_of_two_figures_differ_and_the_bytes_of_one_do_not() -> None:
+    assert draw("one") == draw("one")
+    ids = [set(re.findall(r'id="([^"]+)"', draw(about))) for about in ("one", "other")]
+    assert ids[0]
+    assert not ids[0] & ids[1]
 
 
-def test_batches_are_placed_by_the_images_seen() -> None:
-    times = figures._batch_times(stage("stage 1", batch_images=[6, 2], epochs=2).batches)
-    assert times.tolist() == [0.75, 1.0, 1.75, 2.0]
-
-
-def test_a_last_batch_of_one_image_hardly_moves_the_smoothed_line() -> None:
-    smooth = figures._smooth(stage("stage 1", batch_images=[32] * 40 + [1], epochs=1).batches, "accuracy")
-    assert smooth.min() > 0.95
-
-
-def test_a_long_history_is_thinned() -> None:
-    short, long = ([stage("stage 1", batch_images=[8] * batches, epochs=3)] for batches in (100, 10_000))
-    assert len(draw_curves(long, "loss")) < 2 * len(draw_curves(short, "loss"))
-    assert len(draw_learning_rates(long)) < 2 * len(draw_learning_rates(short))
+def test_a_long_curve_keeps_its_ends() -> None:
+    curve = [(float(n), 0.0) for n in range(1000)]
+    thinned = figures.thin(curve, 10)
+    assert len(thinned) == 10
+    assert (thinned[0], thinned[-1]) == (curve[0], curve[-1])
+    assert figures.thin(curve[:3], 10) == curve[:3]
 
 
 def test_more_classes_than_colours_share_one() -> None:
     assert figures.class_colour(3, 8) == "class-3"
     assert figures.class_colour(3, 9) is None
-    assert "var(--train)" in draw_roc([[(0.0, 0.0), (1.0, 1.0)]] * 9)

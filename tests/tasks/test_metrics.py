@@ -75,3 +75,18 @@ def test_the_area_under_the_roc_points_is_the_auc() -> None:
     assert points[-1].tolist() == [1, 1]
     assert (np.diff(points, axis=0) >= 0).all()
     assert np.trapezoid(points[:, 1], points[:, 0]) == pytest.approx(pairs_in_order(positive, scores))
+
+
+def test_precision_and_recall_by_hand() -> None:
+    points = metrics.precision_recall_points(LABELS == 1, PROBS[:, 1])
+    assert points == [(0, 1), (1 / 3, 1), (2 / 3, 1), (1, 3 / 4), (1, 3 / 5)]
+
+
+def test_precision_and_recall_at_every_threshold() -> None:
+    rng = np.random.default_rng(4)
+    positive, scores = rng.random(60) < 0.4, rng.integers(0, 9, 60) / 9
+    expected = [
+        ((positive & called).sum() / positive.sum(), (positive & called).sum() / called.sum())
+        for called in (scores >= threshold for threshold in np.unique(scores)[::-1])
+    ]
+    assert metrics.precision_recall_points(positive, scores)[1:] == [pytest.approx(point) for point in expected]

@@ -8,14 +8,23 @@ import pytest
 from tasks import backbones
 from tasks.backbone import backbone
 from tasks.evaluate import evaluate
-from tasks.export import export
 from tasks.features import features
 from tasks.fine_tune import fine_tune
-from tasks.params import BackboneParams
+from tasks.params import BackboneParams, ExportParams
 from tasks.source import source
 from tasks.stage import write_json
 from tasks.train_head import train_head
-from tests.tasks.conftest import FEATURES, FINE_TUNE, IMAGE, PARAMS, TRAIN_HEAD, Run, changed, working_in
+from tests.tasks.conftest import (
+    FEATURES,
+    FINE_TUNE,
+    IMAGE,
+    PARAMS,
+    TRAIN_HEAD,
+    Run,
+    changed,
+    make_exports,
+    working_in,
+)
 
 NAME: Final = "VGG16"  # no BatchNormalization: features of any size
 UNFROZEN, BOUNDARY = "block5_conv2", "block5_conv1"
@@ -61,9 +70,10 @@ def test_every_stage(small_run: Run, tmp_path_factory: pytest.TempPathFactory) -
             plots_dir=run.plots_dir,
             predictions_out=run.predictions_path,
         )
-        export(classifier_path=run.classifier_path, tfrecords_dir=small_run.tfrecords_dir, export_dir=run.export_dir)
+        make_exports(small_run, run.classifier_path, run.export_dir, ExportParams(formats=("h5", "openvino")))
     stage2 = json.loads((run.stage2_dir / "summary.json").read_text())
     assert (stage2["boundary"], stage2["selected"]) == (BOUNDARY, "stage2")
     assert stage2["witness"]["before"] == stage2["witness"]["after"]
     assert json.loads(run.evaluation_path.read_text())["end_to_end_max_difference"] < 0.01
     assert json.loads((run.backbone_dir / "origin.json").read_text())["name"] == NAME
+    assert list(json.loads((run.export_dir / "export.json").read_text())["formats"]) == ["h5", "openvino"]

@@ -40,6 +40,6 @@ def test_no_run_and_no_stage(three_runs: Path) -> None:
     with pytest.raises(PawlineError, match=r"unknown stage nope: .* source"):
         why("nope")
     (three_runs / "dvc.lock").unlink()
-    assert why() == why("features") == "nothing ran yet: `dvc repro` runs all 11 stages\n"
+    assert why() == why("features") == "nothing ran yet: `dvc repro` runs all 13 stages\n"
     with pytest.raises(PawlineError, match="unknown stage nope"):
         why("nope")

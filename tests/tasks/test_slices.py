@@ -3,8 +3,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from registry.slices import IMAGE_COLUMNS, Slice, count_grouped, never_seen, slices
 from tasks.metrics import wilson_interval
+from tasks.slices import IMAGE_COLUMNS, Slice, count_grouped, never_seen, slices
 
 
 def image(number: int, **facts: object) -> dict[str, Any]:
@@ -83,3 +83,13 @@ def test_a_slice_is_clearly_below_only_with_enough_images_and_its_whole_interval
     assert not few.is_clearly_below(0.9)
     assert near.accuracy < 0.9 < near.interval[1]
     assert not near.is_clearly_below(0.9)
+
+
+def test_brightness_is_a_slice_where_the_predictions_have_it() -> None:
+    predictions = predictions_of((1, "a", "a"), (2, "a", "b"), (3, "a", "a"), (4, "a", "a"))
+    images = images_of(*(image(number) for number in range(1, 4)))  # the last is not in the table
+    assert cut(slices(predictions, images), "brightness") == {}
+    grey = pa.array([79.9, 80, 160, 159.9], pa.float32())
+    parts = slices(predictions.append_column("brightness", grey), images)
+    assert list(cut(parts, "brightness").items()) == [("dark", (1, 1)), ("medium", (2, 1)), ("bright", (1, 1))]
+    assert never_seen([part for part in parts if part.value != "bright"])[-1] == ("brightness", "bright")

@@ -1,0 +1,95 @@
+"""What the report says of the training: curves, what was frozen, which stage was selected, and how long it took."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks import figures_training
+from tasks.figures_training import Row, StageCurves
+from tasks.report_words import percent
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a stage trained: `images` went through it in `seconds`, start and validation included."""
+
+    seconds: float
+    images: int
+
+    @property
+    def images_a_second(self) -> float:
+        """The rate."""
+        return self.images / self.seconds
+
+
+def training_facts(stage1_dir: Path, stage2_dir: Path, times: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Return the stages' summaries, why one was selected, the drawn curves, and the pace of each.
+
+    Args:
+        stage1_dir: Of `train_head`.
+        stage2_dir: Of `fine_tune`.
+        times: `seconds` of stages, as far as they are known.
+    """
+    summaries = {
+        folder.name: json.loads((folder / "summary.json").read_text("utf-8")) for folder in (stage1_dir, stage2_dir)
+    }
+    stage1, stage2 = summaries.values()
+    curves = [read_curves("stage 1", stage1_dir, stage1)]
+    if stage2["best"] is not None:
+        curves.append(read_curves("stage 2", stage2_dir, stage2))
+    names = ("train_head", "fine_tune")
+    return {
+        "labels": stage1["labels"],
+        "stage1": stage1,
+        "stage2": stage2,
+        "why_selected": explain_selection(stage1["best"], stage2),
+        "paces": [_pace(times.get(name), curve) for name, curve in zip(names, curves, strict=False)],
+        "rates": [_rate_range(curve) for curve in curves],
+        "loss_curves": figures_training.draw_curves(curves, "loss"),
+        "accuracy_curves": figures_training.draw_curves(curves, "accuracy"),
+        "learning_rates": figures_training.draw_learning_rates(curves),
+    }
+
+
+def explain_selection(best1: Mapping[str, float], stage2: Mapping[str, Any]) -> str:
+    """Say in words why the selected stage was selected."""
+    best2 = stage2["best"]
+    if best2 is None:
+        return "Stage 1 is the classifier: nothing was unfrozen (fine_tune.unfrozen_layers comes to 0)."
+    accuracies = f"{percent(best2['val_accuracy'])} against {percent(best1['val_accuracy'])}"
+    losses = f"{best2['val_loss']:.4f} against {best1['val_loss']:.4f}"
+    selected = stage2["selected"] == "stage2"
+    verdict = "Stage 2 was selected" if selected else "Stage 1 was kept, stage 2 discarded"
+    if best1["val_accuracy"] == best2["val_accuracy"]:
+        compared = "lower" if best2["val_loss"] < best1["val_loss"] else "not lower"
+        equal = f"both reach a validation accuracy of {percent(best1['val_accuracy'])}"
+        return f"{verdict}: {equal}, and stage 2's validation loss is {compared}, {losses}."
+    compared = "higher" if best2["val_accuracy"] > best1["val_accuracy"] else "lower"
+    return f"{verdict}: stage 2's validation accuracy is {compared}, {accuracies}."
+
+
+def read_curves(name: str, folder: Path, summary: Mapping[str, Any]) -> StageCurves:
+    """Read a training stage's history."""
+    batches, epochs = (list(_read_numbers(folder / f"{rows}.csv")) for rows in ("batches", "epochs"))
+    return StageCurves(name, batches, epochs, int(summary["best"]["epoch"]))
+
+
+def _pace(time: Mapping[str, float] | None, curves: StageCurves) -> Pace | None:
+    if time is None or not time["seconds"]:
+        return None
+    return Pace(time["seconds"], int(sum(row["images"] for row in curves.batches)))
+
+
+def _rate_range(curves: StageCurves) -> str:
+    """Say which learning rates a stage had: one, or the highest and the last."""
+    rates = [row["learning_rate"] for row in curves.batches]
+    return f"{rates[0]:.2g}" if min(rates) == max(rates) else f"{max(rates):.2g} at most, {rates[-1]:.2g} at the end"
+
+
+def _read_numbers(path: Path) -> Iterator[Row]:
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            yield {key: float(value) for key, value in row.items()}

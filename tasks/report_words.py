@@ -1,0 +1,74 @@
+"""How the report writes figures and names."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from markupsafe import Markup
+
+T = TypeVar("T")
+
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
+FORMAT_NAMES = {
+    "keras": "Keras",
+    "h5": "HDF5",
+    "saved_model": "SavedModel",
+    "saved_model_bytes": "SavedModel, from the file's bytes",
+    "litert_float32": "LiteRT float32",
+    "litert_float16": "LiteRT float16",
+    "litert_int8": "LiteRT int8",
+    "openvino": "OpenVINO",
+    "onnx": "ONNX",
+}
+MINUS = "\N{MINUS SIGN}"
+
+
+def visible(value: object) -> object:
+    """Spell out characters that would not be seen, or would reorder the text around them."""
+    if isinstance(value, str) and not isinstance(value, Markup) and not value.isprintable():
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in value)
+    return value
+
+
+def percent(share: float) -> str:
+    """Format a share: 98.4 %."""
+    return f"{share:.1%}".replace("%", " %")
+
+
+def points(difference: float) -> str:
+    """Format a difference of two shares in percentage points, with its sign: +1.6."""
+    number = round(100 * difference, 1)
+    return f"{number:+.1f}".replace("-", MINUS) if number else "0.0"
+
+
+def figure(value: float | None) -> str:
+    """Format a figure of merit."""
+    return "unknown" if value is None else f"{value:.4f}"
+
+
+def small(value: float) -> str:
+    """Format a difference that may be tiny: 0, 0.00015, 1.2e-07."""
+    return f"{value:.2g}"
+
+
+def megabytes(size: int) -> str:
+    """Format a number of bytes."""
+    return f"{size / 1e6:,.1f} MB"
+
+
+def seconds(value: float) -> str:
+    """Format a time: 0.8 s, 42 s, 12 min."""
+    if value >= 600:
+        return f"{value / 60:,.0f} min"
+    return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Say how many there are: 1 photo, 1,200 photos."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def name_formats(exports: Mapping[str, T]) -> list[tuple[str, str, T]]:
+    """Return the export formats as (name, key, what is known of it), in the order of `FORMAT_NAMES`."""
+    order = list(FORMAT_NAMES)
+    keys = sorted(exports, key=lambda key: (order.index(key) if key in order else len(order), key))
+    return [(FORMAT_NAMES.get(key, key), key, exports[key]) for key in keys]

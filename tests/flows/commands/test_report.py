@@ -1,0 +1,33 @@
+"""`pawline report`, as a user types it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.test_pipeline import run
+
+
+def test_it_says_how_the_run_stands_and_puts_it_on_the_page(three_runs: Path) -> None:
+    page = three_runs / "reports/index.html"
+    before = page.read_text()
+    done = run(["pawline", "report"], three_runs).stdout
+    formats = json.loads((three_runs / "models/export/export.json").read_text())["formats"]
+    assert re.search(r"^accuracy 0\.\d{4} \(95 % interval 0\.\d{4} to [01]\.\d{4}\) on \d+ photos of test$", done, re.M)
+    assert re.search(
+        r"^[0-9a-f]{10} \(previous run\) had 0\.\d{4} on \d+ photos of test: [+-]\d+\.\d points$", done, re.M
+    )
+    for name in formats:
+        assert re.search(rf"^{name} +\d+\.\d MB +\d+\.\d ms ", done, re.M)
+    assert page.read_text() != before
+    context = json.loads((three_runs / "reports/context.json").read_text())
+    assert context["against"]["name"] in page.read_text()
+    assert context["latency_ms"].keys() == formats.keys()
+    assert run(["dvc", "repro", "--dry", "report"], three_runs).stdout.count("Running stage 'report'") == 0
+
+
+def test_without_a_run_it_says_what_to_do(three_runs: Path) -> None:
+    (three_runs / "models/export/export.json").unlink()
+    with pytest.raises(AssertionError, match=r"error: models/export/export\.json is missing: `dvc repro` makes it"):
+        run(["pawline", "report"], three_runs)

@@ -1,0 +1,49 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.report_evaluation import area_under, average_precision, calibration_facts, robustness_facts
+from tests.tasks.report_inputs import write_plots
+
+
+def test_area_under_a_curve() -> None:
+    assert area_under([(0.0, 0.0), (0.0, 0.5), (0.5, 1.0), (1.0, 1.0)]) == pytest.approx(0.875)
+    assert area_under([(0.0, 0.0), (1.0, 0.0)]) is None
+
+
+def test_average_precision() -> None:
+    assert average_precision([(0.0, 1.0), (0.5, 1.0), (0.5, 0.5), (1.0, 0.67)]) == pytest.approx(0.5 + 0.5 * 0.67)
+    assert average_precision([(0.0, 1.0), (0.0, 0.0)]) is None
+
+
+def test_confidence_is_held_against_the_interval_of_the_accuracy(tmp_path: Path) -> None:
+    write_plots(tmp_path, ["cat", "dog"], ["dog", "cat"])  # mean confidence 0.9
+    calibration = {"ece": 0.1, "ece_scaled": 0.05, "temperature": 1.5}
+    findings = [
+        calibration_facts(tmp_path, {"accuracy": at, "accuracy_interval": (at - 0.05, at + 0.05), "images": 123} | {
+            "calibration": calibration
+        })["calibration_finding"]
+        for at in (0.8, 0.9, 0.98)
+    ]  # fmt: skip
+    assert "as trained it is surer than it is right" in findings[0]
+    assert "they agree" in findings[1]
+    assert "as trained it is less sure than it is right" in findings[2]
+
+
+def robustness(**spoilt: float) -> dict[str, Any]:
+    def measured(accuracy: float) -> dict[str, Any]:
+        return {"accuracy": accuracy, "accuracy_interval": [accuracy - 0.1, min(1.0, accuracy + 0.1)]}
+
+    corruptions = {name: {"1 px": measured(accuracy)} for name, accuracy in spoilt.items()}
+    return {"split": "test", "images": 50, "clean": measured(0.95), "corruptions": corruptions}
+
+
+def test_the_worst_corruption_is_named_and_only_clear_falls_are_called_so() -> None:
+    facts = robustness_facts(robustness(blur=0.9, jpeg=0.5, noise=0.82))
+    assert facts["robustness_finding"] == (
+        "The worst is JPEG compression at 1 px: 50.0 % right, against 95.0 % of photos as they are. "
+        "Beyond chance is the fall by JPEG compression."
+    )
+    assert [name for name, *_ in facts["panels"]] == ["blur", "JPEG compression", "noise"]
+    assert robustness_facts(robustness(blur=0.9))["robustness_finding"].endswith("No fall is beyond chance.")

@@ -1,0 +1,82 @@
+"""Every example of docs/exports.md is run on a real export, and its answer is the classifier's."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tasks import keras_files
+from tasks.export import NAMES
+from tasks.export_check import ACCURACY_TOLERANCES, TOLERANCES
+from tasks.export_photos import prepare
+from tasks.raw import list_chunks, read_chunk
+from tests.conftest import ROOT
+from tests.tasks.conftest import IMAGE, Run
+from tests.tasks.exports import exports_made, finished_run
+
+TEXT = (ROOT / "docs" / "exports.md").read_text(encoding="utf-8")
+EXAMPLES = dict(re.findall(r"^## (.+?)$.*?```python\n(.*?)```", TEXT, flags=re.DOTALL | re.MULTILINE))
+WITHOUT_TENSORFLOW = ("LiteRT", "OpenVINO", "ONNX")
+AFTERWARDS = "\nimport json, sys\nprint(json.dumps([answer.tolist(), 'tensorflow' in sys.modules, labels]))"
+
+
+@pytest.fixture(scope="module")
+def place(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a photo, and the exports where a project has them."""
+    run = finished_run(shared_folder)
+    folder = tmp_path_factory.mktemp("docs")
+    (folder / "models").mkdir()
+    (folder / "models" / "export").symlink_to(exports_made(shared_folder))
+    (folder / "photo.jpg").write_bytes(_jpeg(run))
+    return folder
+
+
+def _jpeg(run: Run) -> bytes:
+    """A photo whose sides differ."""
+    records = (record for chunk in list_chunks(run.raw_dir) for record in read_chunk(chunk))
+    return next(record.content for record in records if record.path.endswith(".jpg") and len(record.content) > 5000)
+
+
+@pytest.fixture(scope="module")
+def expected(place: Path, shared_folder: Path) -> np.ndarray:
+    squares = prepare([(place / "photo.jpg").read_bytes()], IMAGE).squares
+    answers: list[np.ndarray] = keras_files.load_model(finished_run(shared_folder).classifier_path).predict_on_batch(
+        squares
+    )
+    return answers[0]
+
+
+def test_every_format_has_an_example_of_ten_lines() -> None:
+    assert list(EXAMPLES) == ["Keras", "HDF5", "SavedModel", "SavedModel from bytes", "LiteRT", "OpenVINO", "ONNX"]
+    assert all(len(code.split("\n\n", 1)[1].splitlines()) + code.count("import ") <= 10 for code in EXAMPLES.values())
+
+
+def test_the_table_has_every_export_and_its_tolerance() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", TEXT, flags=re.MULTILINE))
+    assert list(rows) == [name for names in NAMES.values() for name in names]
+    numbers = {name: float(words[0]) for name, text in rows.items() if (words := text.split())[0][0].isdigit()}
+    assert numbers.pop("litert_int8") == 100 * ACCURACY_TOLERANCES["litert_int8"]
+    assert numbers == {name: value for name, value in TOLERANCES.items() if name != "keras"}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_example_runs(name: str, place: Path, expected: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = EXAMPLES[name].replace("(224, 224)", str((IMAGE.size_px, IMAGE.size_px)))
+    if name in WITHOUT_TENSORFLOW:
+        done = subprocess.run(
+            [sys.executable, "-c", code + AFTERWARDS], cwd=place, capture_output=True, text=True, check=True
+        )
+        answer, tensorflow, labels = json.loads(done.stdout.splitlines()[-1])
+        assert not tensorflow
+    else:
+        monkeypatch.chdir(place)
+        results: dict[str, np.ndarray] = {}
+        exec(code, results)  # noqa: S102 - our own documentation
+        answer, labels = results["answer"], results["labels"]
+    assert list(labels) == ["cat", "dog"]
+    tolerance = TOLERANCES["saved_model_bytes"] if "bytes" in name else 1e-4
+    np.testing.assert_allclose(answer, expected, atol=tolerance)
