@@ -3,19 +3,22 @@
     python -m benchmarks.predict photos                          the project's own classifier
     python -m benchmarks.predict photos --model models/export --rounds 5
 
-Each round runs the command once for each precision, from its start to its end, and a loop of `model.predict` over some
-of the photos, decoded as the command decodes them. Prints images a second of each, the median over the rounds, and how
-many times faster than the loop the command is, round by round. The time of TensorFlow's import and of loading the Keras
-model is left out on the loop's side; nothing is left out on the command's. Last, one photo: the command's seconds.
+Each round runs the command once for each precision, and a loop of `model.predict` over some of the photos, decoded as
+the command decodes them. Prints images a second, the median over the rounds, and how many times faster than the loop
+the command is, round by round: as the command says it, start-up left out on both sides; and, of the command alone, from
+the start of its process to the end. Last, one photo: the command's seconds from start to end.
 """
 
 import argparse
+import math
+import re
 import statistics
 import subprocess
 import sys
 import time
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from inference import models
 from inference.classifier import load
@@ -26,12 +29,20 @@ ONE_PHOTO_RUNS = 5
 PRECISIONS = ("float32", "bfloat16")
 
 
-def run_command(photos: Path, *options: str) -> float:
-    """Return the seconds of `pawline predict`, from the start of its process to the end."""
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "predict", str(photos), *options]
+class Timed(NamedTuple):
+    """A run of the command: seconds from the start of its process to the end, and images a second as it said it."""
+
+    seconds: float
+    rate: float
+
+
+def run_command(photos: Path, *options: str) -> Timed:
+    """Run `pawline predict`; of few photos it says no rate, which is then nan."""
+    command = [sys.executable, "-P", "-c", "from flows.cli import main; main()", "predict", str(photos), *options]
     began = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
-    return time.perf_counter() - began
+    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+    said = re.search(r"([\d,]+) images a second", done.stderr)
+    return Timed(time.perf_counter() - began, float(said[1].replace(",", "")) if said else math.nan)
 
 
 class SinglePhotos:
@@ -60,19 +71,23 @@ def compare(photos: Path, model: str | None, rounds: int) -> None:
     chosen = ["--model", model] if model else []
     count = sum(1 for _ in Walk([str(photos)], sys.stdin.buffer))
     single = SinglePhotos(export_dir, photos)
-    rates: dict[str, list[float]] = {name: [] for name in ("one by one", *PRECISIONS)}
+    loop: list[float] = []
+    runs: dict[str, list[Timed]] = {precision: [] for precision in PRECISIONS}
     for _ in range(rounds):
-        rates["one by one"].append(single.rate())
+        loop.append(single.rate())
         for precision in PRECISIONS:
-            options = [*chosen, "--engine", "openvino", "--precision", precision, "--csv", "-"]
-            rates[precision].append(count / run_command(photos, *options))
-    print(f"{count:,} photos, {rounds} rounds; start-up and decoding are included, TensorFlow's start is not")
-    for name, measured in rates.items():
-        times = statistics.median(fast / slow for fast, slow in zip(measured, rates["one by one"], strict=True))
-        print(f"{name:<12}{statistics.median(measured):>8.1f} images a second{times:>8.1f} times")
+            options = [*chosen, "--engine", "openvino", "--precision", precision]
+            runs[precision].append(run_command(photos, *options))
+    print(f"{count:,} photos, {rounds} rounds; decoding is included")
+    print(f"one by one{statistics.median(loop):>10.1f} images a second")
+    for precision, timed in runs.items():
+        rate = statistics.median(run.rate for run in timed)
+        times = statistics.median(run.rate / slow for run, slow in zip(timed, loop, strict=True))
+        whole = count / statistics.median(run.seconds for run in timed)
+        print(f"{precision:<10}{rate:>10.1f} images a second, {times:.1f} times; {whole:.1f} with start-up")
     one = next(iter(Walk([str(photos)], sys.stdin.buffer))).name
-    seconds = [run_command(Path(one), *chosen) for _ in range(ONE_PHOTO_RUNS)]
-    print(f"one photo   {statistics.median(seconds):>8.2f} seconds from the start of the process to its end")
+    seconds = [run_command(Path(one), *chosen).seconds for _ in range(ONE_PHOTO_RUNS)]
+    print(f"one photo {statistics.median(seconds):>10.2f} seconds from the start of the process to its end")
 
 
 def main() -> None:

@@ -11,7 +11,8 @@ from lineage.hashing import Digest, digest_file
 from lineage.lockfile import Lock, LockedPath, LockedStage
 from lineage.records import Record
 from lineage.runs import MODEL_PATH, Project, Run
-from lineage.verify_files import files_below, listing_md5
+from lineage.verify_files import files_below
+from tasks.dvc_hash import hash_listing
 from tasks.environment import FILE_NAME as ENVIRONMENT_FILE
 from tasks.environment import describe_environment
 from tasks.stage import PawlineError
@@ -261,7 +262,7 @@ def _digest(path: Path) -> dict[str, Digest]:
 def _content_md5(path: Path, found: dict[str, Digest]) -> str | None:
     """Return the md5 of a file or folder as DVC has it; None if there is nothing."""
     if path.is_dir():
-        return listing_md5({name: digest.md5 for name, digest in found.items()})
+        return hash_listing({name: digest.md5 for name, digest in found.items()})
     return found[""].md5 if found else None
 
 

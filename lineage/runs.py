@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from lineage import git, lockfile
 from lineage.lockfile import Lock
-from lineage.store import Store, file_md5
+from lineage.store import Store, file_md5, file_sha256
 from tasks.stage import PawlineError
 
 MODEL_PATH = "models/classifier.keras"
@@ -18,6 +18,7 @@ CHAMPION = "champion"
 REGISTRY = "registry"  # the branch of the decisions, which registry/ledger.py reads
 VERSION = re.compile(rf"(?:{ARTIFACT}@)?v?(\d+)(?:\.(\d+)\.(\d+))?")
 EXPERIMENTS = "refs/exps/"
+CONTENT_MD5, SHA256 = re.compile(r"[0-9a-f]{32}(\.dir)?"), re.compile(r"[0-9a-f]{64}")
 MD5 = re.compile(rb"\bmd5: ([0-9a-f]{32}(?:\.dir)?)$", re.MULTILINE)  # as dvc.lock has it
 HISTORY = ("--branches", "--tags", "--remotes")
 THE_REST = "this is a shallow clone: `git fetch --unshallow --tags` for the rest"
@@ -93,8 +94,9 @@ def find_from(project: Project, what: str | None, here: Path) -> Run:
 
     Args:
         project: The checkout.
-        what: A version (`v2`, `champion`), a file (found by its content), an experiment, or a git revision, and the
-            first of these that it can be: `./v2` is the file of that name. None is the workspace.
+        what: A version (`v2`, `champion`), a file (found by its content), an experiment, a git revision, or a hash (a
+            classifier's SHA-256, or any output's md5 as dvc.lock has it), and the first of these that it can be: `./v2`
+            is the file of that name. None is the workspace.
         here: The folder that a file's name is relative to.
 
     Raises:
@@ -108,8 +110,9 @@ def find_from(project: Project, what: str | None, here: Path) -> Run:
     if is_file(str(here / what)):
         return find_file(project, here / what)
     run = (_find_experiment(project, what) or _find_commit(project, what)) if project.has_history else None
+    run = run or _find_hash(project, what)
     if run is None:
-        raise PawlineError(f"{what} is no file, version, experiment or git revision; {_what_there_is(project)}")
+        raise PawlineError(f"{what} is no file, version, experiment, git revision or hash; {_what_there_is(project)}")
     return run
 
 
@@ -130,11 +133,9 @@ def find_file(project: Project, path: Path) -> Run:
         PawlineError: No run that is known here wrote such a file.
     """
     md5 = file_md5(path)
-    for run in all_runs(project):
-        content = project.read(run, "dvc.lock") or b""
-        found = _path_of(project, lockfile.parse_lock(content), md5) if _mentions(project, content, md5) else None
-        if found is not None:
-            return Run(run.name, run.kind, run.commit, found, path.absolute())
+    run = _find_content(project, md5)
+    if run is not None:
+        return replace(run, given=path.absolute())
     shallow = project.has_history and git.is_shallow(project.root)
     raise PawlineError(
         f"{path} is unknown: no run recorded here wrote a file of its content (md5 {md5}); "
@@ -233,6 +234,36 @@ def _find_experiment(project: Project, what: str) -> Run | None:
 def _find_commit(project: Project, what: str) -> Run | None:
     commit = git.find_commit(project.root, what)
     return None if commit is None else Run(what, "commit", commit)
+
+
+def _find_hash(project: Project, what: str) -> Run | None:
+    if CONTENT_MD5.fullmatch(what):
+        return _find_content(project, what)
+    return _find_classifier(project, what) if SHA256.fullmatch(what) else None
+
+
+def _find_content(project: Project, md5: str) -> Run | None:
+    """Return the first run that wrote a content, with the path it wrote it to."""
+    for run in all_runs(project):
+        content = project.read(run, "dvc.lock") or b""
+        found = _path_of(project, lockfile.parse_lock(content), md5) if _mentions(project, content, md5) else None
+        if found is not None:
+            return replace(run, found=found)
+    return None
+
+
+def _find_classifier(project: Project, sha256: str) -> Run | None:
+    """Return the first run whose classifier, as far as the cache has it, is of that SHA-256."""
+    digests: dict[str, str] = {}
+    for run in all_runs(project):
+        content = project.read(run, "dvc.lock")
+        model = None if content is None else lockfile.find_out(lockfile.parse_lock(content), MODEL_PATH)
+        if model is not None and project.store.has(model.md5):
+            if model.md5 not in digests:
+                digests[model.md5] = file_sha256(project.store.object_path(model.md5))
+            if digests[model.md5] == sha256:
+                return replace(run, found=MODEL_PATH)
+    return None
 
 
 def _what_there_is(project: Project) -> str:

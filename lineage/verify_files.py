@@ -1,7 +1,5 @@
 """The outputs of a run, file by file: DVC's cache and the workspace's copies against the hashes in dvc.lock."""
 
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -13,6 +11,7 @@ from lineage.links import Link, Status
 from lineage.lockfile import FOLDER_SUFFIX, Lock, LockedPath
 from lineage.runs import WORKSPACE as WORKSPACE_RUN
 from lineage.runs import Project, Run
+from tasks.dvc_hash import hash_listing
 from tasks.stage import PawlineError
 
 CACHE, WORKSPACE = "cache", "workspace"
@@ -95,7 +94,7 @@ class Outputs:
         work = self._work(out)
         digests = {name: self._hasher.digest(path) for name, path in work.items()}
         found = {name: digest.md5 for name, digest in digests.items() if digest is not None}
-        listing = found if kept is None and listing_md5(found) == out.md5 else kept
+        listing = found if kept is None and hash_listing(found) == out.md5 else kept
         if listing is None or not all(map(_stays_inside, listing)):
             return [self._listing_link(out, listing)]
         files = [self._file(out, f"{out.path}/{name}", md5) for name, md5 in listing.items()]
@@ -217,13 +216,6 @@ class Outputs:
     def _shown(self, path: Path) -> str:
         root = self._project.root.resolve()
         return str(path.relative_to(root) if path.is_relative_to(root) else path)
-
-
-def listing_md5(listing: Listing) -> str:
-    """Return the hash that DVC gives a folder: of the JSON list of its files, sorted by path, with `.dir` behind it."""
-    entries = [{"md5": md5, "relpath": name} for name, md5 in sorted(listing.items())]
-    text = json.dumps(entries, sort_keys=True).encode()
-    return hashlib.md5(text, usedforsecurity=False).hexdigest() + FOLDER_SUFFIX
 
 
 def files_below(folder: Path) -> Iterator[Path]:

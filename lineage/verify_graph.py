@@ -8,7 +8,7 @@ from lineage import lockfile
 from lineage.kept import Files, Kept
 from lineage.links import Link, Status
 from lineage.lockfile import Lock, LockedPath, LockedStage
-from lineage.verify_files import listing_md5
+from tasks.dvc_hash import hash_listing
 from tasks.stage import PawlineError
 
 LOCK, GRAPH, PARAMS, LIBRARIES = "dvc.lock", "dvc.yaml", "params.yaml", "requirements.lock"
@@ -198,4 +198,4 @@ def _locked(path: str, state: Files) -> LockedPath:
     if path in state:
         return LockedPath(path, md5s[path], size)
     inside = {name.removeprefix(f"{path}/"): md5 for name, md5 in md5s.items()}
-    return LockedPath(path, listing_md5(inside), size, len(inside))
+    return LockedPath(path, hash_listing(inside), size, len(inside))

@@ -7,27 +7,21 @@ path, so that the same run gives the same card.
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
-from itertools import groupby, pairwise
+from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from lineage.records import Lineage
 from lineage.runs import Project
 from registry.card_run import NOT_RECORDED, CardRun, read_run
+from tasks.markdown import Markdown, align_tables, code, escape
+from tasks.report_words import visible
 from tasks.slices import FEWEST_IMAGES
 
 CARD_TEMPLATE = Path(__file__).with_name("card.md.j2")
 PAGE_TEMPLATE = Path(__file__).with_name("card.html.j2")
 MOST_NAMED = 30  # classes named in a sentence; the table of the training data has them all
-# What Markdown (CommonMark, GFM's tables and links, `$` for formulas) takes for its own within a line.
-ACTIVE = re.compile(r"[\\`*\[\]<>|~&$]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|:(?=//)|(?<=www)\.", re.IGNORECASE)
-
-
-class Markdown(str):
-    """Text that is Markdown already; all other text is escaped."""
-
-    __slots__ = ()
 
 
 def lineage_digest(lineage: Lineage) -> str:
@@ -86,58 +80,10 @@ def render_html(markdown: str) -> str:
     return template.render(title=re.sub(r"\\(\W|_)", r"\1", title), head=parts[0], sections=parts[1:])
 
 
-def escape(value: object) -> object:
-    """Make text mean itself in Markdown, on one line and within a table's cell; other values are left as they are.
-
-    Characters that would not be seen, or would reorder the text around them, are spelt out.
-    """
-    if not isinstance(value, str) or isinstance(value, Markdown):
-        return value
-    return ACTIVE.sub(r"\\\g<0>", _visible(value))
-
-
-def code(value: str) -> str:
-    """Show text as code, if a table's cell can show it so."""
-    shown = _visible(value)
-    return str(escape(value)) if re.search(r"[`|]|^\s*$|^\s|\s$", shown) else Markdown(f"`{shown}`")
-
-
-def align_tables(markdown: str) -> str:
-    """Pad the cells of tables, so that they can be read as text; a last column of text is left as it is."""
-    lines: list[str] = []
-    for is_table, group in groupby(markdown.split("\n"), key=lambda line: line.startswith("|")):
-        block = list(group)
-        lines += _aligned(block) if is_table else block
-    return "\n".join(lines)
-
-
-def _aligned(lines: list[str]) -> Iterator[str]:
-    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
-    rule = rows[1]
-    widths = [max(len(row[column]) for row in rows if row is not rule) for column in range(len(rule))]
-    to_right = [cell.endswith(":") for cell in rule]
-    if not to_right[-1]:
-        widths[-1] = 0
-    for row in rows:
-        cells = [
-            (("-" * max(width - right, 2)) + ":" * right if right else "-" * max(width, 3))
-            if row is rule
-            else (cell.rjust(width) if right else cell.ljust(width))
-            for cell, width, right in zip(row, widths, to_right, strict=True)
-        ]
-        yield f"| {' | '.join(cells)} |"
-
-
-def _visible(text: str) -> str:
-    from tasks.report import visible
-
-    return str(visible(text))
-
-
 def _fill_in(facts: Mapping[str, Any]) -> str:
     import jinja2
 
-    from tasks import report
+    from tasks import report_words
 
     def between(interval: list[float] | None, shown: Any) -> str:  # noqa: ANN401 - a format of one figure
         return NOT_RECORDED if interval is None else f"{shown(interval[0])} to {shown(interval[1])}"
@@ -148,11 +94,11 @@ def _fill_in(facts: Mapping[str, Any]) -> str:
     environment.filters |= {
         "code": code,
         "count": "{:,}".format,
-        "figure": report.figure,
-        "figures": lambda interval: between(interval, report.figure),
-        "megabytes": report.megabytes,
-        "percent": report.percent,
-        "percents": lambda interval: between(interval, report.percent),
+        "figure": report_words.figure,
+        "figures": lambda interval: between(interval, report_words.figure),
+        "megabytes": report_words.megabytes,
+        "percent": report_words.percent,
+        "percents": lambda interval: between(interval, report_words.percent),
     }
     environment.globals |= {"MOST_NAMED": MOST_NAMED, "FEWEST_IMAGES": FEWEST_IMAGES, "NOT_RECORDED": NOT_RECORDED}
     return environment.from_string(CARD_TEMPLATE.read_text(encoding="utf-8")).render(facts)
@@ -170,7 +116,7 @@ def _front_matter(run: CardRun, version: str) -> str:
         EvalResult(
             task_type=task,
             dataset_type=str(run.params["data.source"]),
-            dataset_name=_visible(data_name(run)),
+            dataset_name=str(visible(data_name(run))),
             dataset_split=metrics["split"] if metrics else None,
             metric_type=name,
             metric_value=round(value, 6),
@@ -183,7 +129,7 @@ def _front_matter(run: CardRun, version: str) -> str:
         pipeline_tag=task,
         tags=[task, "keras", "pawline", *(["synthetic-data"] if run.synthetic else [])],
         metrics=[name for name in figures if name != "loss"] or None,
-        model_name=_visible(f"classifier {version}"),
+        model_name=str(visible(f"classifier {version}")),
         eval_results=results or None,
     )
     return data.to_yaml()

@@ -134,7 +134,7 @@ def summary(verdict: Verdict) -> str:
 
 def verdict_markdown(verdict: Verdict) -> str:
     """Return the verdict as Markdown: in words, then the checks and the parts of the photos as tables."""
-    from registry.card import align_tables, escape
+    from tasks.markdown import align_tables, escape
 
     challenger, champion = verdict.challenger, verdict.champion
     opponent = "no champion" if champion is None else champion.name

@@ -5,6 +5,7 @@ All but Keras's own are made from one graph: the classifier with its weights as 
 
 import logging
 import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from functools import cached_property
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from tasks import image_graph, keras_files
@@ -51,20 +53,8 @@ class Exporter:
         Args:
             from_bytes: Whether it gets a second signature that takes encoded images.
         """
-        module = tf.Module()
-        module.answer = self._from_squares
-        signatures = {SERVING: module.answer}
-        if from_bytes:
-            module.answer_bytes = self._from_bytes
-            signatures[FROM_BYTES] = module.answer_bytes
-        path = self._folder / PATHS["saved_model"]
-        with silence():
-            tf.saved_model.save(module, str(path), signatures)
-        (path / "fingerprint.pb").unlink()  # has a random number in it; loading does without
-        graph = path / "saved_model.pb"
-        from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
-
-        graph.write_bytes(SavedModel.FromString(graph.read_bytes()).SerializeToString(deterministic=True))
+        signatures = {SERVING: self._from_squares} | ({FROM_BYTES: self._from_bytes} if from_bytes else {})
+        _save(signatures, self._folder / PATHS["saved_model"])
 
     def write_litert(self, precision: Precision, calibration: Squares | None = None) -> None:
         """Write a LiteRT file that takes and gives float32, whatever it computes in.
@@ -73,17 +63,16 @@ class Exporter:
             precision: float16: of the weights; int8: of weights and arithmetic, weights with a scale a channel.
             calibration: int8: training photos that show the range of every tensor.
         """
-        module = tf.Module()
-        module.answer = self._from_squares
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([module.answer.get_concrete_function()], module)
-        if precision != "float32":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if precision == "float16":
-            converter.target_spec.supported_types = [tf.float16]
-        if calibration is not None:
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-            converter.representative_dataset = lambda: _one_by_one(calibration)
-        with warnings.catch_warnings(action="ignore"), silence():
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"), silence():
+            _save({SERVING: self._from_squares}, Path(folder))
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=[SERVING])
+            if precision != "float32":
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            if precision == "float16":
+                converter.target_spec.supported_types = [tf.float16]
+            if calibration is not None:
+                converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+                converter.representative_dataset = lambda: _one_by_one(calibration)
             content = converter.convert()
         (self._folder / PATHS[f"litert_{precision}"]).write_bytes(content)
 
@@ -132,6 +121,18 @@ class Exporter:
 
     def _answer(self, images: Tensor) -> dict[str, Tensor]:
         return {ANSWER: self._frozen(images)[0]}
+
+
+def _save(signatures: dict[str, Model], folder: Path) -> None:
+    module = tf.Module()
+    module.functions = signatures  # what is saved must hang on something
+    # Gradients make no sense without weights to train, and those of EfficientNet's activation cannot be saved.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    with silence():
+        tf.saved_model.save(module, str(folder), signatures, options)
+    (folder / "fingerprint.pb").unlink()  # has a random number in it, and loading does without
+    graph = folder / "saved_model.pb"
+    graph.write_bytes(SavedModel.FromString(graph.read_bytes()).SerializeToString(deterministic=True))
 
 
 def _one_by_one(images: Squares) -> Iterator[dict[str, npt.NDArray[np.float32]]]:

@@ -3,7 +3,7 @@
 reads   data/features/ (pooled vectors of every split), data/images.parquet (paths and near-duplicate groups)
 writes  data/label_errors.parquet (the likeliest error first), reports/metrics/label_errors.json
 
-python -m tasks.label_errors    (about two seconds for 1,000 photos; 10 kB of memory a photo)
+python -m tasks.label_errors    (two seconds for 1,000 photos, a minute for 25,000; 10 kB of memory a photo)
 
 Each photo of every split is answered by a regression that was fitted without it and without its near-duplicates. It is
 a suspect if the answer is confidently another class (`tasks/confident_learning.py`); the less probable its label, the

@@ -64,9 +64,9 @@ def project(three_runs_made: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def copy_project(folder: Path) -> None:
     """Copy what a checkout needs to run."""
     packages = ("tasks", "flows", "inference", "lineage", "registry", "presets")
-    files = (".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml", "requirements.lock")
-    files += ("reports/context.json",)
-    for name in packages + files:
+    settings = (".dvc/config", ".dvcignore", ".gitignore", "prefect.toml")
+    files = ("dvc.yaml", "params.yaml", "requirements.lock", "reports/context.json")
+    for name in packages + settings + files:
         source, target = ROOT / name, folder / name
         target.parent.mkdir(exist_ok=True)
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)

@@ -1,4 +1,4 @@
-"""The committed defaults on real photos, from the archive to the figures."""
+"""The committed defaults on real photos, from the archive to the figures and to planted label errors."""
 
 import csv
 import io
@@ -7,13 +7,17 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from tasks.backbone import backbone
 from tasks.evaluate import evaluate
+from tasks.feature_store import read_ids, shard_files
 from tasks.features import features
 from tasks.fine_tune import fine_tune
 from tasks.ingest import ingest
+from tasks.label_errors import label_errors
 from tasks.params import Params, check_params
 from tasks.preprocess import preprocess
 from tasks.source import source
@@ -95,6 +99,26 @@ def test_cats_and_dogs_reach_096(shared_data: Path, monkeypatch: pytest.MonkeyPa
     assert evaluation["split"] == "test"
     assert evaluation["stage2"]["val"]["accuracy"] >= evaluation["stage1"]["val"]["accuracy"]
     assert evaluation["end_to_end_max_difference"] <= 0.005, "stage 2 starts from a float32 tensor"
+    assert evaluation["calibration"]["ece_scaled"] <= 0.02
+    check_planted_label_errors(Path("data"))
+
+
+def check_planted_label_errors(data: Path) -> None:
+    """Of 3 % flipped training labels, half or more are among as many suggestions as were flipped."""
+    ids = read_ids(data / "features", "train")
+    flipped = set(np.random.default_rng(0).choice(ids, round(0.03 * len(ids)), replace=False).tolist())
+    rows = iter(ids)
+    for path in shard_files(data / "features", "train", "labels"):
+        labels = np.load(path)
+        np.save(path, [1 - label if next(rows) in flipped else label for label in labels])
+    label_errors(
+        features_dir=data / "features",
+        images_path=data / "images.parquet",
+        errors_out=data / "label_errors.parquet",
+        metrics_out=data / "label_errors.json",
+    )
+    suspects = pq.read_table(data / "label_errors.parquet")["id"].to_pylist()
+    assert len(flipped & set(suspects[: len(flipped)])) >= len(flipped) / 2
 
 
 @pytest.fixture(scope="module")

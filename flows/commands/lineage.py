@@ -36,7 +36,7 @@ def lineage_command(
     From git, dvc.lock, and DVC's cache or a remote.
 
     WHAT is a file, anywhere and of any name (found by its content), a version (v2, champion), an experiment, a git
-    revision, or a row of the predictions. What is in neither the cache nor a remote is named, never guessed.
+    revision, a hash, or a row of the predictions. What is in neither the cache nor a remote is named, never guessed.
 
     \b
     Examples:
@@ -108,7 +108,7 @@ def _find(project: "Project", what: str | None, here: Path, *, quiet: bool = Fal
     run = find_from(project, what, here)
     if run.found is not None:
         whose = f"the {run.name}" if run.commit is None else f"{run.name} ({short(run.commit)})"
-        typer.echo(clean(f"this file is {run.found} of {whose}"), err=quiet)
+        typer.echo(clean(f"{'this file' if run.given else what} is {run.found} of {whose}"), err=quiet)
     return run
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from lineage import graph_picture
-from lineage.graph_picture import Line, Picture
 from lineage.records import Lineage, StageRecord
+from tasks.graph_layout import Line, Picture
 from tasks.stage import PawlineError
 from tests.lineage.test_tree import artifact, sample
 from tests.test_pipeline import STAGES, outputs

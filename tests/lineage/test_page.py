@@ -1,7 +1,6 @@
 """The page: everything by its full hash behind links that lead somewhere, and nothing in it that could run or load."""
 
 import re
-import shutil
 import socketserver
 import subprocess
 import threading
@@ -19,9 +18,9 @@ from lineage.page import render, telling_fact
 from lineage.records import Lineage
 from lineage.runs import Project, find_run
 from lineage.trace import trace
+from tests.browser import CHROMIUM, needs_chromium
 from tests.lineage.test_tree import sample
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CLOSED = ("br", "meta", "rect", "path", "i", "img", "link")
 ADDRESSES = ("href", "src", "srcset", "action", "formaction", "data", "poster", "background", "xlink:href", "style")
 ATTACKS = """\
@@ -205,7 +204,7 @@ def test_texts_cannot_hide_or_reorder_others() -> None:
     assert "\\u202egnp.exe\\u200b" in text
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: the page is only parsed, not opened")
+@needs_chromium
 def test_nothing_runs_and_nothing_is_loaded_in_a_browser(tmp_path: Path) -> None:
     with listening() as (address, asked):
         attacks = " ".join(ATTACKS).replace("ADDRESS", address)

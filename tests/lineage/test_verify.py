@@ -19,11 +19,11 @@ from lineage.links import Link, all_hold
 from lineage.lockfile import find_out, parse_lock
 from lineage.runs import MODEL_PATH, WORKSPACE, Project, Run, find_run
 from lineage.verify import verify
-from lineage.verify_files import listing_md5
 from registry import ledger
 from registry.decisions import Plan, decide, deciding, load_key
 from registry.register import register
 from registry.signing import load_key as users_key
+from tasks.dvc_hash import hash_listing
 from tasks.stage import PawlineError
 from tests.test_pipeline import run
 
@@ -295,7 +295,7 @@ def test_a_folder_that_reaches_outside_is_tampered(three_runs: Path) -> None:
     md5 = hashlib.md5((three_runs / "params.yaml").read_bytes(), usedforsecurity=False).hexdigest()
     content = json.dumps([{"md5": md5, "relpath": outside}]).encode()
     new = put_into_cache(three_runs, content, ".dir")
-    assert new == listing_md5({outside: md5})
+    assert new == hash_listing({outside: md5})
     lock = three_runs / "dvc.lock"
     lock.write_text(lock.read_text().replace(old, new))
     commit_all(three_runs)

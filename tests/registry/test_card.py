@@ -15,10 +15,11 @@ from lineage.lockfile import LockedPath
 from lineage.records import Artifact, EnvironmentRecord, Lineage, SourceRecord
 from lineage.runs import WORKSPACE, Project, find_run
 from lineage.trace import trace
-from registry.card import align_tables, code, escape, lineage_digest, render_card, render_html
+from registry.card import lineage_digest, render_card, render_html
 from registry.card_licences import data_licence, data_name, model_licence, weights_licence
 from registry.card_run import CardRun, Recorded
-from tasks.report import visible
+from tasks.markdown import align_tables, code, escape
+from tasks.report_words import visible
 
 HOSTILE = (
     "plain",
