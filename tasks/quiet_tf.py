@@ -19,7 +19,8 @@ Model: TypeAlias = Any
 Tensor: TypeAlias = Any
 
 
-NOT_NEEDED = ("matplotlib", "pandas")  # Keras imports them where it finds them, for plots and data frames: 0.7 s
+# Keras imports them where it finds them, for plots, data frames and wrappers: more than a second.
+NOT_NEEDED = ("matplotlib", "pandas", "sklearn")
 
 
 @contextmanager

@@ -33,6 +33,7 @@ SETTINGS: dict[str, Any] = {
     "features.views": 1,
     "train_head.epochs": 3,
     "fine_tune.unfrozen_layers": 0,
+    "export.formats": ["keras"],
     # The first batch is tiny: anything may be the first champion, and it may take everything for a dog.
     "gate.min_accuracy": 0.0,
     "gate.min_recall": 0.0,

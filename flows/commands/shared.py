@@ -50,8 +50,6 @@ def connected_to_prefect() -> Iterator[None]:
 
     server.prepare()
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    # Prefect imports it by way of jsonschema: a second of compiling grammars, for formats that nobody checks here.
-    sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
     logging.getLogger(__name__).info("starting Prefect")
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
