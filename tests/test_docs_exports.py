@@ -78,5 +78,4 @@ def test_the_example_runs(name: str, place: Path, expected: np.ndarray, monkeypa
         exec(code, results)  # noqa: S102 - our own documentation
         answer, labels = results["answer"], results["labels"]
     assert list(labels) == ["cat", "dog"]
-    tolerance = TOLERANCES["saved_model_bytes"] if "bytes" in name else 1e-4
-    np.testing.assert_allclose(answer, expected, atol=tolerance)
+    np.testing.assert_allclose(answer, expected, atol=1e-4)

@@ -1,10 +1,12 @@
 """Which run WHAT means: files by content, versions, the champion, experiments, revisions, and what is none of these."""
 
+import hashlib
 import shutil
 from pathlib import Path
 
 import pytest
 
+from lineage.lockfile import find_out
 from lineage.runs import (
     MODEL_PATH,
     WORKSPACE,
@@ -96,6 +98,21 @@ def test_a_file_is_known_by_its_content_whatever_its_name(three_runs: Path, tmp_
     with pytest.raises(PawlineError, match=r"this is a shallow clone: `git fetch --unshallow --tags`"):
         find_run(Project(tmp_path / "shallow"), str(copy))
     assert commits(tmp_path / "shallow") == [third]
+
+
+def test_a_hash_is_known_as_dvc_lock_has_it_and_the_classifiers_sha256_too(three_runs: Path) -> None:
+    project, middle = Project(three_runs), commits(three_runs)[1]
+    run_of_middle = find_run(project, middle)
+    content = project.store.read_path(project.lock(run_of_middle), MODEL_PATH) or b""
+    sha256, md5 = hashlib.sha256(content).hexdigest(), hashlib.md5(content, usedforsecurity=False).hexdigest()
+    for digest in (sha256, md5):
+        found = find_run(project, digest)
+        assert (found.commit, found.found, found.given) == (run_of_middle.commit, MODEL_PATH, None)
+    listing = find_out(project.lock(WORKSPACE), "data/tfrecords")
+    assert listing is not None
+    assert find_run(project, listing.md5).found == "data/tfrecords"
+    with pytest.raises(PawlineError, match=r"^0{64} is no file, version, experiment, git revision or hash; "):
+        find_run(project, "0" * 64)
 
 
 def test_a_version_comes_before_a_file_and_a_file_before_all_else(three_runs: Path) -> None:

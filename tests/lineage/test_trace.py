@@ -15,7 +15,7 @@ from tasks.stage import PawlineError
 from tests.test_pipeline import STAGES, outputs, run, set_params
 
 MAKERS = ["source", "ingest", "validate", "preprocess", "backbone", "features", "train_head", "fine_tune"]
-JUDGES = ["evaluate", "export", "report"]
+JUDGES = ["evaluate", "export", "label_errors", "probe", "report"]
 # What is read for facts and lies in no folder of the workspace's git: all but what a clone has.
 FACTS = {
     "data/features/manifest.json",

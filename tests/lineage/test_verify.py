@@ -234,9 +234,9 @@ def test_an_edit_is_uncommitted_and_a_commit_without_a_run_is_tampered(three_run
 
 
 def test_a_new_run_is_uncommitted_and_nothing_else(three_runs: Path) -> None:
-    git(three_runs, "checkout", "--quiet", "HEAD~1", "--", "dvc.lock", "params.yaml")
     for folder in ("data", "models", "reports"):
         shutil.rmtree(three_runs / folder)
+    git(three_runs, "checkout", "--quiet", "HEAD~1", "--", "dvc.lock", "params.yaml", "reports")
     run(["dvc", "checkout", "--quiet"], three_runs)
     expected = [("uncommitted", "git", "dvc.lock"), ("uncommitted", "git", "params.yaml")]
     assert broken(verify_again(three_runs)) == expected

@@ -13,7 +13,7 @@ from lineage.why import StageWhy, Why, explain
 from tasks.stage import PawlineError
 from tests.test_pipeline import run, set_params
 
-DOWNSTREAM = ["train_head", "fine_tune", "evaluate", "export", "report"]
+DOWNSTREAM = ["train_head", "fine_tune", "evaluate", "label_errors", "probe", "export", "report"]
 
 
 def own_reasons(why: Why) -> dict[str, list[str]]:
@@ -95,14 +95,14 @@ def test_the_line_of_code_is_shown(three_runs: Path, explained: Callable[[], Why
     heads.write_text("\n".join([*changed, ""]), encoding="utf-8")
     why = explained()
     text = f"tasks/heads.py:{place + 1} changed (+1 -1 lines)"
-    assert own_reasons(why) == {stage: [text] for stage in ("train_head", "fine_tune", "evaluate")}
+    assert own_reasons(why) == {stage: [text] for stage in ("train_head", "fine_tune", "evaluate", "export")}
     assert why.stage("train_head").lines() == [
         "train_head will run:",
         f"  {text}",
         f"    tasks/heads.py:{place + 1} - {lines[place]}",
         f"    tasks/heads.py:{place + 1} + {lines[place]}  # changed",
     ]
-    assert of_verdict(why, "runs") == dry_run(three_runs) == ["source", "train_head", "fine_tune", "evaluate"]
+    assert of_verdict(why, "runs") == dry_run(three_runs) == ["source", "train_head", "fine_tune", "evaluate", "export"]
     assert dvc_agrees(why, three_runs)
 
     run(["git", "commit", "--quiet", "--all", "--message", "Change a line"], three_runs)
@@ -150,7 +150,7 @@ def test_other_photos_are_counted_and_named(three_runs: Path, explained: Callabl
     run(["dvc", "repro", "--quiet", "validate"], three_runs)
     changes = photo_changes(before, Path("data/images.parquet").read_bytes())
     why = explained()
-    assert set(own_reasons(why)) == {"preprocess", "report"}
+    assert set(own_reasons(why)) == {"preprocess", "label_errors", "export", "report"}
     raw, images = why.stage("preprocess").reasons
     assert (raw.kind, raw.about, images.kind, images.about) == ("input", "data/raw", "input", "data/images.parquet")
     assert raw.text.endswith(f"since ingest ran again: {len(changes.added)} added, {len(changes.removed)} removed")
@@ -162,7 +162,7 @@ def test_other_photos_are_counted_and_named(three_runs: Path, explained: Callabl
     source = next(reason for reason in why.stage("report").reasons if reason.about == "data/source.json")
     assert source.details == ("images: 90 -> 80",)
     assert of_verdict(why, "skipped") == ["ingest", "validate", "backbone"]
-    assert dry_run(three_runs) == ["source", "preprocess", "report"]
+    assert dry_run(three_runs) == ["source", "preprocess", "label_errors", "export", "report"]
     assert dvc_agrees(why, three_runs)
     assert project.lock(find_run(project, None))["preprocess"], "its last run is still on record"
 
@@ -175,8 +175,7 @@ def test_the_command_and_a_stage_that_never_ran(three_runs: Path, explained: Cal
     assert own_reasons(explained()) == {
         "export": ["command changed: python -m tasks.export -> python3 -m tasks.export"]
     }
-    before, after = lock.read_text(encoding="utf-8").split("  export:\n")
-    lock.write_text(f"{before}  report:\n{after.split('  report:')[1].lstrip(chr(10))}", encoding="utf-8")
+    lock.write_text(re.sub(r"(?m)^  export:\n(?:    .*\n)+", "", lock.read_text(encoding="utf-8")), encoding="utf-8")
     assert own_reasons(explained()) == {"export": ["it never ran here (dvc.lock has no run of it)"]}
     lock.unlink()
     why = explained()
