@@ -15,9 +15,10 @@ from typing import Any
 from lineage.records import Lineage
 from lineage.runs import Project
 from registry.card_run import NOT_RECORDED, CardRun, read_run
+from tasks import words
 from tasks.markdown import Markdown, align_tables, code, escape
-from tasks.report_words import visible
 from tasks.slices import FEWEST_IMAGES
+from tasks.words import visible
 
 CARD_TEMPLATE = Path(__file__).with_name("card.md.j2")
 PAGE_TEMPLATE = Path(__file__).with_name("card.html.j2")
@@ -43,7 +44,7 @@ def render_card(project: Project, lineage: Lineage, version: str) -> str:
         lineage: The run.
         version: The version it is, or is going to be, such as `v1.0.0`; of another run, how it is called.
     """
-    from registry import card_facts  # draws in Matplotlib, by way of the report's words
+    from registry import card_facts
 
     run = read_run(project, lineage)
     facts = {
@@ -83,8 +84,6 @@ def render_html(markdown: str) -> str:
 def _fill_in(facts: Mapping[str, Any]) -> str:
     import jinja2
 
-    from tasks import report_words
-
     def between(interval: list[float] | None, shown: Any) -> str:  # noqa: ANN401 - a format of one figure
         return NOT_RECORDED if interval is None else f"{shown(interval[0])} to {shown(interval[1])}"
 
@@ -94,11 +93,11 @@ def _fill_in(facts: Mapping[str, Any]) -> str:
     environment.filters |= {
         "code": code,
         "count": "{:,}".format,
-        "figure": report_words.figure,
-        "figures": lambda interval: between(interval, report_words.figure),
-        "megabytes": report_words.megabytes,
-        "percent": report_words.percent,
-        "percents": lambda interval: between(interval, report_words.percent),
+        "figure": words.figure,
+        "figures": lambda interval: between(interval, words.figure),
+        "megabytes": words.megabytes,
+        "percent": words.percent,
+        "percents": lambda interval: between(interval, words.percent),
     }
     environment.globals |= {"MOST_NAMED": MOST_NAMED, "FEWEST_IMAGES": FEWEST_IMAGES, "NOT_RECORDED": NOT_RECORDED}
     return environment.from_string(CARD_TEMPLATE.read_text(encoding="utf-8")).render(facts)

@@ -11,8 +11,7 @@ from registry.card_run import NOT_RECORDED, CardRun, Recorded
 from tasks import slices as slicing
 from tasks.metrics import BOOTSTRAP_SAMPLES
 from tasks.params import TrainHeadParams
-from tasks.report_training import explain_selection
-from tasks.report_words import SPLIT_NAMES, figure, percent
+from tasks.words import SPLIT_NAMES, explain_selection, figure, percent
 
 if TYPE_CHECKING:
     import pyarrow as pa

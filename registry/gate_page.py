@@ -14,7 +14,7 @@ from registry.records import SliceResult, Verdict
 from tasks import gallery, stage
 from tasks.metrics import wilson_interval
 from tasks.params import GateParams
-from tasks.report_words import visible
+from tasks.words import visible
 
 TEMPLATE = Path(__file__).with_name("gate.html.j2")
 PAGE_NAME, VERDICT_NAME = "gate.html", "gate.json"

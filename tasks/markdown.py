@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from itertools import groupby
 
-from tasks.report_words import visible
+from tasks.words import visible
 
 # What Markdown (CommonMark, GFM's tables and links, `$` for formulas) takes for its own within a line.
 ACTIVE = re.compile(r"[\\`*\[\]<>|~&$]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])|:(?=//)|(?<=www)\.", re.IGNORECASE)

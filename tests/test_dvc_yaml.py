@@ -32,7 +32,7 @@ def imported_modules(path: Path) -> set[str]:
 def import_closure(module: str) -> set[str]:
     """The project files that running a module imports."""
     found: set[Path] = set()
-    waiting = [module, module.rpartition(".")[0]]
+    waiting = [module, module.rpartition(".")[0], f"{module}.__main__"]
     while waiting:
         path = module_file(waiting.pop())
         if path is not None and path not in found:

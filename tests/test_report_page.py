@@ -16,7 +16,7 @@ from tasks.image_table import ImageRow, write_images
 from tasks.raw import RawRecord, write_shards
 from tasks.report import report
 from tests.browser import needs_chromium, open_chromium, serious_violations
-from tests.tasks.report_inputs import (
+from tests.tasks.report.inputs import (
     CHAMPION,
     HOSTILE_LABEL,
     HOSTILE_PATH,

@@ -22,7 +22,7 @@ from tests.test_pipeline import run as run_command
 
 SEED = 20240229
 KEPT_BY_GIT = (
-    "params.yaml", "dvc.yaml", "dvc.lock", "requirements.lock", "tasks/features.py", "tasks/report_page/page.html.j2",
+    "params.yaml", "dvc.yaml", "dvc.lock", "requirements.lock", "tasks/features.py", "tasks/report/page/page.html.j2",
     "tasks/backbone_layers/VGG16.txt",
 )  # fmt: skip
 TIP = "refs/heads/registry"

@@ -19,7 +19,7 @@ from registry.card import lineage_digest, render_card, render_html
 from registry.card_licences import data_licence, data_name, model_licence, weights_licence
 from registry.card_run import CardRun, Recorded
 from tasks.markdown import align_tables, code, escape
-from tasks.report_words import visible
+from tasks.words import visible
 
 HOSTILE = (
     "plain",

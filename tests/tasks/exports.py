@@ -1,10 +1,14 @@
 """Every export of a small run, made once a test session, and a network that is quicker to export."""
 
+import json
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import get_args
 
 from tasks.params import ExportFormat, ExportParams
+from tests.conftest import ROOT
 from tests.once import made_once
 from tests.tasks.conftest import IMAGE, Run, make_exports, make_run
 
@@ -23,6 +27,32 @@ def exports_made(shared_folder: Path) -> Path:
 
 def _make_exports(run: Run, folder: Path) -> None:
     make_exports(run, run.classifier_path, folder / "export", ALL)
+
+
+def small_exports_made(shared_folder: Path) -> Path:
+    """A quicker network, `classifier.keras`, in every format, by two processes: `first` and `second`.
+
+    What they said is beside them in `.out` and `.err`.
+    """
+    return made_once(shared_folder / "small_exports", partial(_make_small_exports, finished_run(shared_folder)))
+
+
+def _make_small_exports(run: Run, folder: Path) -> None:
+    save_small_classifier(folder / "classifier.keras")
+    params = {"image": IMAGE.model_dump(), "export": {"formats": list(ALL.formats)}}
+    (folder / "params.yaml").write_text(json.dumps(params))  # JSON is YAML
+    processes = [_start_export(run, folder, name) for name in ("first", "second")]
+    assert [process.wait() for process in processes] == [0, 0], (folder / "first.err").read_text()
+
+
+def _start_export(run: Run, folder: Path, name: str) -> subprocess.Popen[bytes]:
+    """The stage as a process of its own."""
+    options = ["--params", str(folder / "params.yaml"), "--export-dir", str(folder / name)]
+    options += ["--classifier-path", str(folder / "classifier.keras"), "--raw-dir", str(run.raw_dir)]
+    options += ["--images-path", str(run.images_path), "--tfrecords-dir", str(run.tfrecords_dir)]
+    command = [sys.executable, "-m", "tasks.export", *options]
+    with (folder / f"{name}.out").open("wb") as out, (folder / f"{name}.err").open("wb") as err:
+        return subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=err)
 
 
 def save_small_classifier(path: Path) -> None:

@@ -4,8 +4,6 @@ import hashlib
 import json
 import logging
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +15,11 @@ from tasks.export import ExportInputs, export
 from tasks.export_replay import PATHS, Photos, open_export
 from tasks.params import ExportParams
 from tasks.stage import PawlineError
-from tests.conftest import ROOT
 from tests.tasks.conftest import IMAGE, Run, changed, make_exports
-from tests.tasks.exports import ALL, exports_made, save_small_classifier
+from tests.tasks.exports import exports_made, small_exports_made
+
+
+CLASSIFIER = "classifier.keras"
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,9 @@ def facts(made: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classifier that is quick to export."""
-    path = tmp_path_factory.mktemp("small") / "classifier.keras"
-    save_small_classifier(path)
-    return path
+def small(shared_folder: Path) -> Path:
+    """A classifier that is quick to export, and its exports."""
+    return small_exports_made(shared_folder)
 
 
 @pytest.fixture(scope="module")
@@ -61,28 +59,14 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def start_export(run: Run, classifier_path: Path, folder: Path) -> subprocess.Popen[str]:
-    """The stage as a process of its own, with every format."""
-    folder.mkdir()
-    params = {"image": IMAGE.model_dump(), "export": {"formats": list(ALL.formats)}}
-    (folder / "params.yaml").write_text(json.dumps(params))  # JSON is YAML
-    options = ["--params", str(folder / "params.yaml"), "--export-dir", str(folder / "export")]
-    options += ["--classifier-path", str(classifier_path), "--raw-dir", str(run.raw_dir)]
-    options += ["--images-path", str(run.images_path), "--tfrecords-dir", str(run.tfrecords_dir)]
-    command, pipe = [sys.executable, "-m", "tasks.export", *options], subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
-
-
-def test_two_processes_write_the_same_bytes_and_one_line(small_run: Run, small: Path, tmp_path: Path) -> None:
-    processes = [start_export(small_run, small, tmp_path / name) for name in ("first", "second")]
-    for out, err in (process.communicate() for process in processes):
-        assert re.fullmatch("export: keras .* in .*export\n", out), out + err
-        # Progress, where there is no terminal.
-        assert [line for line in err.splitlines() if not line.startswith(("export: ", "replay: "))] == []
-    first, second = (files_of(tmp_path / name / "export") for name in ("first", "second"))
+def test_two_processes_write_the_same_bytes_and_one_line(small: Path) -> None:
+    assert re.fullmatch("export: keras .* in .*first\n", (small / "first.out").read_text())
+    said = (small / "first.err").read_text().splitlines()
+    assert [line for line in said if not line.startswith(("export: ", "replay: "))] == []  # but progress
+    first, second = (files_of(small / name) for name in ("first", "second"))
     assert sorted(first) == sorted(second)
     assert [name for name in first if first[name] != second[name]] == []
-    assert read_facts(tmp_path / "first" / "export")["refused"] == {}
+    assert read_facts(small / "first")["refused"] == {}
 
 
 def test_outputs_and_what_is_said_of_them(made: Path, small_run: Run, facts: dict[str, Any]) -> None:
@@ -133,7 +117,9 @@ def test_an_export_that_differs_is_not_written(
     for name in ("h5", "saved_model_bytes"):
         monkeypatch.setitem(export_check.TOLERANCES, name, -1.0)  # nothing is that equal
     with caplog.at_level(logging.INFO):
-        make_exports(small_run, small, tmp_path / "export", ExportParams(formats=("keras", "h5", "saved_model")))
+        make_exports(
+            small_run, small / CLASSIFIER, tmp_path / "export", ExportParams(formats=("keras", "h5", "saved_model"))
+        )
     facts = read_facts(tmp_path / "export")
     assert sorted(facts["formats"]) == ["keras", "saved_model"]
     assert facts["refused"]["h5"] == "the probability of a validation photo differs by 0, -1 is allowed"
@@ -149,7 +135,7 @@ def test_without_the_saved_model_there_is_none_from_bytes(
     small_run: Run, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(export_check.TOLERANCES, "saved_model", -1.0)
-    make_exports(small_run, small, tmp_path / "export", ExportParams(formats=("saved_model",)))
+    make_exports(small_run, small / CLASSIFIER, tmp_path / "export", ExportParams(formats=("saved_model",)))
     facts = read_facts(tmp_path / "export")
     assert (facts["formats"], sorted(facts["refused"])) == ({}, ["saved_model", "saved_model_bytes"])
     assert not (tmp_path / "export" / "saved_model").exists()
@@ -157,7 +143,7 @@ def test_without_the_saved_model_there_is_none_from_bytes(
 
 def test_photos_that_are_not_those_of_the_tfrecords(small_run: Run, small: Path, tmp_path: Path) -> None:
     params = ExportParams(formats=("keras",))
-    inputs = ExportInputs(small, small_run.raw_dir, small_run.images_path, small_run.tfrecords_dir)
+    inputs = ExportInputs(small / CLASSIFIER, small_run.raw_dir, small_run.images_path, small_run.tfrecords_dir)
     with pytest.raises(
         PawlineError, match=r"do not become the pixels in .*tfrecords .*: `dvc repro --force preprocess`$"
     ):

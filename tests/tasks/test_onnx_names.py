@@ -37,4 +37,4 @@ def test_names_come_from_places() -> None:
     from onnx.reference import ReferenceEvaluator
 
     answers = ReferenceEvaluator(first).run(["probabilities"], {"images": np.array([[2], [4]], np.float32)})
-    np.testing.assert_array_equal(answers[0], [[66], [204]])
+    np.testing.assert_array_equal(answers, [[[66], [204]]])

@@ -118,6 +118,12 @@ def test_unknown_key(write: Callable[..., Path], key: str, nearest: str) -> None
         ),
         ("validate.splits.val", 1.5, "is 1.5: allowed is a number at least 0, at most 1"),
         ("validate.keep", ["a", 3], ".1 is 3: allowed is text"),
+        ("export.formats", "keras", "is 'keras': allowed is a list"),
+        (
+            "export.formats",
+            ["keras", "tflite"],
+            ".1 is 'tflite': allowed is one of keras, h5, saved_model, litert, openvino, onnx",
+        ),
         ("gate.alpha", 0, "is 0: allowed is a number above 0, at most 0.5"),
         ("gate.alpha", 0.6, "is 0.6: allowed is a number above 0, at most 0.5"),
         ("gate.min_recall", 95, "is 95: allowed is a number at least 0, at most 1"),
@@ -135,6 +141,11 @@ def test_splits_that_do_not_add_up(write: Callable[..., Path]) -> None:
     line = one_line(write("validate.splits", {"train": 0.5, "val": 0.0, "test": 0.5}))
     assert line == "validate.splits: train 0.5 and val 0.0 must both be above 0 (test may be 0)"
     check_params(write("validate.splits", {"train": 0.7, "val": 0.3, "test": 0}))
+
+
+def test_no_format_to_export(write: Callable[..., Path]) -> None:
+    line = one_line(write("export.formats", []))
+    assert line == "export: formats is empty: choose one or more of keras, h5, saved_model, litert, openvino, onnx"
 
 
 def test_more_layers_than_the_backbone_has(write: Callable[..., Path]) -> None:

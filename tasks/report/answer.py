@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.report_words import SPLIT_NAMES, percent, points
+from tasks.words import SPLIT_NAMES, percent, points
 
 Interval = tuple[float, float]
 

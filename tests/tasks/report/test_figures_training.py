@@ -1,6 +1,6 @@
-from tasks import figures_training
-from tasks.figures_training import StageCurves, draw_curves, draw_learning_rates
-from tests.tasks.test_figures import check_svg
+from tasks.report import figures_training
+from tasks.report.figures_training import StageCurves, draw_curves, draw_learning_rates
+from tests.tasks.report.test_figures import check_svg
 
 
 def stage(name: str, *, batch_images: list[int], epochs: int, loss: float = 0.5, rate: float = 1e-3) -> StageCurves:

@@ -1,7 +1,7 @@
 import pytest
 
-from tasks.figures_data import draw_aspects, draw_short_sides
-from tests.tasks.test_figures import check_svg
+from tasks.report.figures_data import draw_aspects, draw_short_sides
+from tests.tasks.report.test_figures import check_svg
 
 
 def test_sizes_and_shapes_are_drawn_on_logarithmic_scales() -> None:

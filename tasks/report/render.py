@@ -7,17 +7,17 @@ from typing import Any
 
 import jinja2
 
-from tasks import report_words
+from tasks import words
 from tasks.markdown import align_tables, code, escape
-from tasks.report_lineage import is_folder
+from tasks.report.lineage import is_folder
 
-TEMPLATES = Path(__file__).with_name("report_page")
+TEMPLATES = Path(__file__).with_name("page")
 PAGE, SUMMARY = "page.html.j2", "summary.md.j2"
 
 
 def render_page(facts: Mapping[str, Any]) -> str:
     """Return the page."""
-    environment = _environment(autoescape=True, finalize=report_words.visible)
+    environment = _environment(autoescape=True, finalize=words.visible)
     page = environment.get_template(PAGE).render(facts)
     return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", page) + "\n"
 
@@ -38,7 +38,7 @@ def _environment(**options: Any) -> jinja2.Environment:  # noqa: ANN401 - Jinja'
         **options,
     )
     names = ("percent", "points", "figure", "small", "megabytes", "seconds", "counted")
-    environment.filters |= {name: getattr(report_words, name) for name in names}
+    environment.filters |= {name: getattr(words, name) for name in names}
     environment.filters["count"] = "{:,}".format
     environment.tests["folder"] = is_folder
     return environment

@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks import figures, figures_evaluation
-from tasks.figures_evaluation import Measured
-from tasks.report_answer import Interval, difference_interval
-from tasks.report_words import figure, percent
+from tasks.report import figures, figures_evaluation
+from tasks.report.answer import Interval, difference_interval
+from tasks.report.figures_evaluation import Measured
 from tasks.slices import Slice, slices
+from tasks.words import figure, percent
 
 MOST_MATRIX_CLASSES = 30  # a larger confusion matrix is a list of the commonest confusions
 MOST_CONFUSIONS = 30

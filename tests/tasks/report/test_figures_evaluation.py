@@ -1,11 +1,11 @@
-from tasks.figures_evaluation import (
+from tasks.report.figures_evaluation import (
     Measured,
     draw_precision_recall,
     draw_reliability,
     draw_robustness,
     draw_roc,
 )
-from tests.tasks.test_figures import check_svg
+from tests.tasks.report.test_figures import check_svg
 
 CURVE = [(0.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from tasks.report import ReportInputs, collect, explain_selection, report
-from tasks.report_render import render_page, render_summary
-from tasks.report_words import MINUS, visible
+from tasks.report import ReportInputs, collect, report
+from tasks.report.render import render_page, render_summary
 from tasks.stage import PawlineError
+from tasks.words import MINUS, explain_selection, visible
 from tests.conftest import ROOT
-from tests.tasks.report_inputs import (
+from tests.tasks.report.inputs import (
     CHAMPION,
     HOSTILE_LABEL,
     HOSTILE_PATH,

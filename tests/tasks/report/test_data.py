@@ -1,5 +1,5 @@
 from tasks.image_table import ImageRow
-from tasks.report_data import data_facts
+from tasks.report.data import data_facts
 
 
 def row(number: int, **facts: object) -> ImageRow:

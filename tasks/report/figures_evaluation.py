@@ -7,7 +7,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
-from tasks.figures import COLOURS, DASHES, Point, axes_of_size, class_colour, inline_svg, thin
+from tasks.report.figures import COLOURS, DASHES, Point, axes_of_size, class_colour, inline_svg, thin
 from tasks.slices import FEWEST_IMAGES
 
 LONGEST_TICK = 6  # characters of an amount that fit under its place on the axis

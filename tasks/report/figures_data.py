@@ -7,7 +7,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 from matplotlib.axes import Axes
 
-from tasks.figures import COLOURS, axes_of_size, inline_svg
+from tasks.report.figures import COLOURS, axes_of_size, inline_svg
 
 BARS = 24
 SIZE_TICKS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)

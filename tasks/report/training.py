@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks import figures_training
-from tasks.figures_training import Row, StageCurves
-from tasks.report_words import percent
+from tasks.report import figures_training
+from tasks.report.figures_training import Row, StageCurves
+from tasks.words import explain_selection
 
 
 @dataclass(frozen=True)
@@ -52,23 +52,6 @@ def training_facts(stage1_dir: Path, stage2_dir: Path, times: Mapping[str, Mappi
         "accuracy_curves": figures_training.draw_curves(curves, "accuracy"),
         "learning_rates": figures_training.draw_learning_rates(curves),
     }
-
-
-def explain_selection(best1: Mapping[str, float], stage2: Mapping[str, Any]) -> str:
-    """Say in words why the selected stage was selected."""
-    best2 = stage2["best"]
-    if best2 is None:
-        return "Stage 1 is the classifier: nothing was unfrozen (fine_tune.unfrozen_layers comes to 0)."
-    accuracies = f"{percent(best2['val_accuracy'])} against {percent(best1['val_accuracy'])}"
-    losses = f"{best2['val_loss']:.4f} against {best1['val_loss']:.4f}"
-    selected = stage2["selected"] == "stage2"
-    verdict = "Stage 2 was selected" if selected else "Stage 1 was kept, stage 2 discarded"
-    if best1["val_accuracy"] == best2["val_accuracy"]:
-        compared = "lower" if best2["val_loss"] < best1["val_loss"] else "not lower"
-        equal = f"both reach a validation accuracy of {percent(best1['val_accuracy'])}"
-        return f"{verdict}: {equal}, and stage 2's validation loss is {compared}, {losses}."
-    compared = "higher" if best2["val_accuracy"] > best1["val_accuracy"] else "lower"
-    return f"{verdict}: stage 2's validation accuracy is {compared}, {accuracies}."
 
 
 def read_curves(name: str, folder: Path, summary: Mapping[str, Any]) -> StageCurves:

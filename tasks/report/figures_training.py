@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from tasks.figures import COLOURS, DASHES, axes_of_size, inline_svg
+from tasks.report.figures import COLOURS, DASHES, axes_of_size, inline_svg
 
 Metric = Literal["loss", "accuracy"]
 Row = dict[str, float]

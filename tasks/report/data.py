@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from tasks import figures_data, gallery
+from tasks import gallery
 from tasks.image_table import ImageRow
-from tasks.report_words import percent
+from tasks.report import figures_data
 from tasks.slices import SQUARE_WITHIN
+from tasks.words import percent
 
 MOST_SUSPECTS = 24
 

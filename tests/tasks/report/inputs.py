@@ -18,7 +18,7 @@ from tasks.image_table import ImageRow, write_images
 from tasks.images import judge
 from tasks.raw import RawRecord, write_shards
 from tasks.report import ReportInputs
-from tasks.report_words import FORMAT_NAMES
+from tasks.words import FORMAT_NAMES
 
 HOSTILE_PATH = "photos/<script>alert(1)</script>&\"'\x1b\u202egpj.jpg"
 HOSTILE_LABEL = "<b onclick=alert(2)>cat"

@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.report_words import MINUS, counted, name_formats, percent, points, seconds, visible
+from tasks.words import MINUS, counted, name_formats, percent, points, seconds, visible
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import re
 import xml.etree.ElementTree as ET
 
-from tasks import figures
+from tasks.report import figures
 
 COLOUR_LITERAL = re.compile(r"(?:fill|stroke): #\w+")
 

@@ -7,8 +7,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from tasks.report import report
-from tasks.report_words import visible
-from tests.tasks.report_inputs import HOSTILE_LABEL, HOSTILE_PATH, SHA256, write_json, write_run
+from tasks.words import visible
+from tests.tasks.report.inputs import HOSTILE_LABEL, HOSTILE_PATH, SHA256, write_json, write_run
 
 PARSER = MarkdownIt("commonmark", {"html": True}).enable("table")
 

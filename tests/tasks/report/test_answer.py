@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 
 from tasks.metrics import wilson_interval
-from tasks.report_answer import Context, compare, difference_interval
-from tests.tasks.report_inputs import CHAMPION
+from tasks.report.answer import Context, compare, difference_interval
+from tests.tasks.report.inputs import CHAMPION
 
 
 def evaluation(right: int, images: int, **changes: object) -> dict[str, Any]:

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from tasks.report_evaluation import area_under, average_precision, calibration_facts, robustness_facts
-from tests.tasks.report_inputs import write_plots
+from tasks.report.evaluation import area_under, average_precision, calibration_facts, robustness_facts
+from tests.tasks.report.inputs import write_plots
 
 
 def test_area_under_a_curve() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from tasks.report import ReportInputs
-from tasks.report_lineage import STAGES, Artifact, is_folder, lineage_facts
+from tasks.report.lineage import STAGES, Artifact, is_folder, lineage_facts
 from tests.conftest import ROOT
 
 

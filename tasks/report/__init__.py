@@ -19,21 +19,23 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from tasks import (
-    report_answer,
-    report_data,
-    report_evaluation,
-    report_lineage,
-    report_photos,
-    report_render,
-    report_words,
-    stage,
-)
+from tasks import stage
 from tasks.image_table import SPLITS, read_images
-from tasks.report_training import explain_selection, training_facts
-from tasks.report_words import SPLIT_NAMES, figure, megabytes, percent, visible
-
-__all__ = ["SPLIT_NAMES", "ReportInputs", "explain_selection", "figure", "megabytes", "percent", "report", "visible"]
+from tasks.report.answer import compare, read_context
+from tasks.report.data import data_facts, label_error_facts
+from tasks.report.evaluation import (
+    calibration_facts,
+    curve_facts,
+    error_facts,
+    robustness_facts,
+    sample_facts,
+    slice_facts,
+)
+from tasks.report.lineage import lineage_facts
+from tasks.report.photos import explanation_facts, thumbnail_facts
+from tasks.report.render import render_page, render_summary
+from tasks.report.training import training_facts
+from tasks.words import SPLIT_NAMES, name_formats
 
 log = logging.getLogger(__name__)
 
@@ -86,8 +88,8 @@ def report(*, inputs: ReportInputs, report_out: Path, summary_out: Path) -> None
             raise stage.PawlineError(f"{path} is missing: run `dvc repro` first")
     facts = collect(inputs)
     with stage.whole_file(report_out) as page, stage.whole_file(summary_out) as summary:
-        page.write_text(report_render.render_page(facts), encoding="utf-8")
-        summary.write_text(report_render.render_summary(facts), encoding="utf-8")
+        page.write_text(render_page(facts), encoding="utf-8")
+        summary.write_text(render_summary(facts), encoding="utf-8")
     evaluation = facts["evaluation"]
     log.info(
         "report: accuracy %.3f on %s images of %s, page in %s (%.1f MB), summary in %s",
@@ -100,35 +102,35 @@ def collect(inputs: ReportInputs) -> dict[str, Any]:
     """Return everything that the page and the summary say."""
     evaluation = _read_json(inputs.metrics_dir / "evaluation.json")
     export = _read_json(inputs.export_dir / "export.json")
-    context = report_answer.read_context(inputs.context_path, export["classifier_sha256"])
+    context = read_context(inputs.context_path, export["classifier_sha256"])
     rows = read_images(inputs.images_path)
     predictions = pq.read_table(inputs.predictions_path, use_threads=False)
     training = training_facts(inputs.stage1_dir, inputs.stage2_dir, context.stages)
     facts: dict[str, Any] = {
         "context": context,
-        "comparison": report_answer.compare(evaluation, context),
+        "comparison": compare(evaluation, context),
         "evaluation": evaluation,
         "evaluated": SPLIT_NAMES[evaluation["split"]],
         "validation": _read_json(inputs.metrics_dir / "validation.json"),
         "source": _read_json(inputs.source_path),
         "origin": _read_json(inputs.backbone_dir / "origin.json"),
         "export": export,
-        "exports": report_words.name_formats(export["formats"]),
-        "refused": [(name, reason) for name, _, reason in report_words.name_formats(export["refused"])],
+        "exports": name_formats(export["formats"]),
+        "refused": [(name, reason) for name, _, reason in name_formats(export["refused"])],
         "split_names": {split: SPLIT_NAMES[split] for split in SPLITS},
-        **report_data.data_facts(rows),
-        **report_data.label_error_facts(inputs.label_errors_path, inputs.metrics_dir / "label_errors.json"),
+        **data_facts(rows),
+        **label_error_facts(inputs.label_errors_path, inputs.metrics_dir / "label_errors.json"),
         **training,
-        **report_evaluation.error_facts(inputs.plots_dir, training["labels"]),
-        **report_evaluation.curve_facts(inputs.plots_dir),
-        **report_evaluation.calibration_facts(inputs.plots_dir, evaluation),
-        **report_evaluation.slice_facts(predictions, inputs.images_path, evaluation["accuracy"]),
-        **report_evaluation.sample_facts(predictions),
-        **report_evaluation.robustness_facts(_read_json(inputs.metrics_dir / "robustness.json")),
-        **report_photos.explanation_facts(inputs.explanations_path),
-        **report_lineage.lineage_facts(inputs.places()),
+        **error_facts(inputs.plots_dir, training["labels"]),
+        **curve_facts(inputs.plots_dir),
+        **calibration_facts(inputs.plots_dir, evaluation),
+        **slice_facts(predictions, inputs.images_path, evaluation["accuracy"]),
+        **sample_facts(predictions),
+        **robustness_facts(_read_json(inputs.metrics_dir / "robustness.json")),
+        **explanation_facts(inputs.explanations_path),
+        **lineage_facts(inputs.places()),
     }
-    return facts | report_photos.thumbnail_facts(inputs.raw_dir, rows, facts)
+    return facts | thumbnail_facts(inputs.raw_dir, rows, facts)
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
@@ -159,7 +161,3 @@ def main(argv: list[str] | None = None) -> None:
     args = vars(parser.parse_args(argv))
     outs = {name: args.pop(name) for name in ("report_out", "summary_out")}
     report(inputs=ReportInputs(**args), **outs)
-
-
-if __name__ == "__main__":
-    stage.run(main)

@@ -1,7 +1,7 @@
-"""How the report writes figures and names."""
+"""How pages and cards write figures, names, and why a stage was selected."""
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from markupsafe import Markup
 
@@ -72,3 +72,20 @@ def name_formats(exports: Mapping[str, T]) -> list[tuple[str, str, T]]:
     order = list(FORMAT_NAMES)
     keys = sorted(exports, key=lambda key: (order.index(key) if key in order else len(order), key))
     return [(FORMAT_NAMES.get(key, key), key, exports[key]) for key in keys]
+
+
+def explain_selection(best1: Mapping[str, float], stage2: Mapping[str, Any]) -> str:
+    """Say in words why the selected stage was selected."""
+    best2 = stage2["best"]
+    if best2 is None:
+        return "Stage 1 is the classifier: nothing was unfrozen (fine_tune.unfrozen_layers comes to 0)."
+    accuracies = f"{percent(best2['val_accuracy'])} against {percent(best1['val_accuracy'])}"
+    losses = f"{best2['val_loss']:.4f} against {best1['val_loss']:.4f}"
+    selected = stage2["selected"] == "stage2"
+    verdict = "Stage 2 was selected" if selected else "Stage 1 was kept, stage 2 discarded"
+    if best1["val_accuracy"] == best2["val_accuracy"]:
+        compared = "lower" if best2["val_loss"] < best1["val_loss"] else "not lower"
+        equal = f"both reach a validation accuracy of {percent(best1['val_accuracy'])}"
+        return f"{verdict}: {equal}, and stage 2's validation loss is {compared}, {losses}."
+    compared = "higher" if best2["val_accuracy"] > best1["val_accuracy"] else "lower"
+    return f"{verdict}: stage 2's validation accuracy is {compared}, {accuracies}."
