@@ -13,9 +13,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from flows.stage_process import environment
 from lineage import git, lockfile, prefect_runs
 from lineage.lockfile import Lock
-from lineage.rebuild import environment
 from lineage.runs import MODEL_PATH, WORKSPACE, Project, Run, champion, find_from
 from registry import ledger
 from tasks.parallel import available_processors
@@ -25,6 +25,7 @@ CONTEXT_PATH = Path("reports/context.json")
 EXPORT_DIR, EVALUATION_PATH = Path("models/export"), "reports/metrics/evaluation.json"
 FIGURES = ("split", "images", "accuracy", "accuracy_interval", "auc", "loss")
 CHOOSING = ("promote", "rollback")  # decisions that make a version the champion
+FORMER_CHAMPION = "former champion"
 MOST_COMMITS = 100  # that are looked through for an earlier run
 
 Context = dict[str, Any]
@@ -96,6 +97,13 @@ def time_exports(root: Path) -> dict[str, float]:
         return latency_ms
 
 
+def known_times(classifier_sha256: str) -> dict[str, float]:
+    """Return how long the exports of a classifier took when they were timed last; nothing if that was another one."""
+    context: Context = json.loads(CONTEXT_PATH.read_text(encoding="utf-8")) if CONTEXT_PATH.is_file() else {}
+    latency_ms: dict[str, float] = context.get("latency_ms", {})
+    return latency_ms if context.get("classifier_sha256") == classifier_sha256 else {}
+
+
 def describe_run(project: Project, run: Run, kind: str, *, same: bool) -> Context:
     """Return what a run that this one is compared with had reached."""
     content = project.store.read_path(project.lock(run), EVALUATION_PATH)
@@ -134,7 +142,8 @@ def _standing(project: Project, lock: Lock, sha256: str) -> tuple[Context | None
     before = decision.details.get("before")
     if before is None:
         return describe_run(project, current, "champion", same=True), verdict
-    return describe_run(project, find_from(project, before, project.root), "champion", same=False), verdict
+    former = find_from(project, before, project.root)
+    return describe_run(project, former, FORMER_CHAMPION, same=False), verdict
 
 
 def _previous_run(project: Project, lock: Lock) -> Run | None:
@@ -168,7 +177,7 @@ def _run_module(module: str, folder: Path, *arguments: str) -> None:
     done = subprocess.run(  # noqa: S603 - an argument list of our own, no shell
         [sys.executable, "-m", module, *arguments],
         cwd=folder,
-        env=environment(folder.resolve()),
+        env={**environment(), "PYTHONPATH": str(folder.resolve())},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         encoding="utf-8",

@@ -23,7 +23,7 @@ from tasks.params_file import checked
 from tasks.stage import SCRATCH, PawlineError
 
 FORMATS = {"openvino": "openvino", "litert": "litert_float32", "keras": "keras"}  # engine to its name in export.json
-MAX_PIXELS = 64_000_000  # what params.yaml allows as long as nobody changes it; refused from the header
+MAX_PIXELS = 64_000_000  # for exports that do not say what `validate.max_pixels` was; refused from the header
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Classifier:
         engine: openvino, litert or keras.
         precision: float32 or bfloat16, of the arithmetic.
         sha256: Of the `classifier.keras` that this was exported from: what `pawline lineage` finds again.
+        max_pixels: A photo of more is refused, as `validate` refused it.
     """
 
     labels: list[str]
@@ -43,15 +44,16 @@ class Classifier:
     engine: str
     precision: str
     sha256: str
+    max_pixels: int
     run: Runner = field(repr=False, compare=False)
 
-    def prepare(self, content: bytes, *, max_pixels: int = MAX_PIXELS) -> Images:
+    def prepare(self, content: bytes) -> Images:
         """Decode a photo's bytes, upright, to uint8 [size, size, 3], as training did. Of an animation, the first frame.
 
         Raises:
             UndecodableError: With what the decoder said, or if the header says that there are more pixels.
         """
-        _check_pixels(content, max_pixels)
+        _check_pixels(content, self.max_pixels)
         upright = pixels.decode_upright(content)
         return pixels.resize_square(upright, self.image.size_px, self.image.resize)
 
@@ -70,22 +72,25 @@ def load(
         export_dir: What the stage `export` wrote.
         engine: auto takes the first of openvino, litert, keras that was exported.
         precision: bfloat16 is for openvino alone; auto is float32.
-        threads: Processors for one call; None is all of them. Give fewer where several threads call at a time.
+        threads: Processors for one call; None is all of them. Give fewer where several threads call at a time. Keras
+            goes by TensorFlow's own setting, and takes one call at a time.
 
     Raises:
         PawlineError: The folder is missing, or not what `export` wrote, or has not got this engine.
     """
-    facts = _read_facts(export_dir)
+    facts = read_facts(export_dir)
     chosen = _choose(engine, facts, export_dir)
     if precision == "bfloat16" and chosen != "openvino":
         raise PawlineError(f"--precision bfloat16: {chosen} computes in float32 only; choose --engine openvino")
     if precision == "auto":
         precision = "float32"
-    path = _whole_file(export_dir, FORMATS[chosen], facts)
+    path = exported_file(export_dir, FORMATS[chosen], facts)
     try:
         run = _runner(chosen, path, precision, threads)
         image = checked(ImageParams, facts["image"], export_dir / "export.json", prefix="image.")
-        loaded = Classifier(list(facts["labels"]), image, chosen, precision, str(facts["classifier_sha256"]), run)
+        most = int(facts.get("max_pixels", MAX_PIXELS))
+        sha256 = str(facts["classifier_sha256"])
+        loaded = Classifier(list(facts["labels"]), image, chosen, precision, sha256, most, run)
         _check_answer(loaded, path)
     except PawlineError:
         raise
@@ -102,8 +107,12 @@ def _runner(engine: str, path: Path, precision: Precision, threads: int | None) 
     return engines.keras_runner(path)
 
 
-def _read_facts(export_dir: Path) -> dict[str, Any]:
-    """Return export.json, with what is needed here in it."""
+def read_facts(export_dir: Path) -> dict[str, Any]:
+    """Return export.json, with what is needed here in it.
+
+    Raises:
+        PawlineError: It is missing, or not what the stage `export` writes.
+    """
     path = export_dir / "export.json"
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
@@ -137,8 +146,17 @@ def _choose(engine: Engine, facts: dict[str, Any], export_dir: Path) -> str:
     )
 
 
-def _whole_file(export_dir: Path, name: str, facts: dict[str, Any]) -> Path:
-    """Return the path of an exported file, once it has the size, and the SHA-256 where that is known, of the export."""
+def exported_file(export_dir: Path, name: str, facts: dict[str, Any]) -> Path:
+    """Return the path of an exported file, once it has the size, and the SHA-256 where that is known, of the export.
+
+    Args:
+        export_dir: Where it is.
+        name: Of the format, as in export.json.
+        facts: What export.json says.
+
+    Raises:
+        PawlineError: It is missing, or is not what was exported.
+    """
     exported = facts["formats"][name]
     path = export_dir / str(exported["path"])
     files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]

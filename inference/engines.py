@@ -72,12 +72,17 @@ def openvino_runner(path: Path, precision: Precision, threads: int | None) -> Ru
 
 
 def litert_runner(path: Path, threads: int | None) -> Runner:
-    """Load a LiteRT file."""
+    """Load a LiteRT file.
+
+    Args:
+        path: The `.tflite`.
+        threads: Processors for one call; None is all that this process may use.
+    """
     interpreters = importlib.import_module("ai_edge_litert.interpreter")
     idle: queue.LifoQueue[Any] = queue.LifoQueue()
 
     def make() -> Any:  # noqa: ANN401 - LiteRT ships no types
-        interpreter = interpreters.Interpreter(str(path), num_threads=threads)
+        interpreter = interpreters.Interpreter(str(path), num_threads=threads or available_processors())
         interpreter.allocate_tensors()
         return interpreter
 
@@ -115,7 +120,10 @@ def keras_runner(path: Path) -> Runner:
 
 @contextmanager
 def _stderr_set_aside() -> Iterator[None]:
-    """Keep what a library's C++ side says of itself, once, off the terminal."""
+    """Keep what a library's C++ side says of itself, once, off the terminal.
+
+    And what it says of a broken file: unlike after `tasks.silence`, one line of ours says that.
+    """
     sys.stderr.flush()
     stderr = os.dup(2)
     try:

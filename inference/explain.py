@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from inference.answers import Answer
-from inference.copies import name_of, write_new
+from inference.classifier import FORMATS, exported_file, read_facts
+from inference.copies import Copies, name_of
 from tasks.stage import PawlineError
 
 BATCH = 16
@@ -22,15 +23,19 @@ class Explainer:
         """Load `classifier.keras` of an export folder.
 
         Raises:
-            PawlineError: It is not there.
+            PawlineError: It is not there, or is not what was exported.
         """
-        path = export_dir / "classifier.keras"
-        if not path.is_file():
-            raise PawlineError(f"--explain needs {path}, which is missing: add keras to `export.formats`, `dvc repro`")
+        facts = read_facts(export_dir)
+        if FORMATS["keras"] not in facts["formats"]:
+            raise PawlineError(
+                f"--explain needs {export_dir}/classifier.keras, which is missing: add keras to `export.formats`, "
+                "`dvc repro`"
+            )
+        path = exported_file(export_dir, FORMATS["keras"], facts)
         from tasks import keras_files
 
         self._network = keras_files.load_model(path)
-        self._labels, self._folder = labels, folder
+        self._labels, self._folder, self._copies = labels, folder, Copies()
         self._waiting: list[Answer] = []
 
     def write(self, answer: Answer) -> None:
@@ -53,5 +58,5 @@ class Explainer:
             jpeg = io.BytesIO()
             gradcam.overlay(image, heat).save(jpeg, "JPEG", quality=90)
             name = Path(name_of(answer)).with_suffix(".jpg").name
-            write_new(self._folder / name, jpeg.getvalue())
+            self._copies.write(self._folder / name, jpeg.getvalue())
         self._waiting.clear()

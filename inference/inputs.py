@@ -1,10 +1,10 @@
 """What is to be answered: files, folders, globs, URLs and standard input, one photo at a time, in the order given."""
 
+import asyncio
 import glob
 import os
 import re
 import stat
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,10 @@ from tasks.sources.layout import left_out
 STDIN = "-"
 MAX_BYTES = 256 << 20  # of one photo; more is refused unread
 HEAD_BYTES = 4096  # what tells an image on standard input from a list
-TIMEOUT_SECONDS = (10.0, 20.0)  # to connect; between two reads
+MAX_LINE_BYTES = 1 << 16  # of a list on standard input; no path and no URL is longer
+CONNECT_SECONDS, READ_SECONDS = 10.0, 20.0  # READ_SECONDS: between two pieces of an answer
 DOWNLOAD_SECONDS = 120.0  # for one photo altogether
-CHUNK_BYTES = 1 << 16
+CHUNK_BYTES = 1 << 20
 IS_URL = re.compile(r"https?://", re.IGNORECASE)
 CONTROL = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f]")  # no list of paths has these; an image of whatever kind does
 
@@ -62,8 +63,8 @@ class Walk:
 
         Args:
             named: Paths, globs, URLs, or `-`.
-            stdin: Where `-` is read from.
-            leave_out: Folders not to go into: those that the same command writes.
+            stdin: Where `-` is read from. Unbuffered if it may be a pipe: then a photo comes as soon as it is named.
+            leave_out: Folders of which nothing is taken that is not named itself: those that the same command writes.
         """
         self._named, self._stdin = named, stdin
         self._leave_out = {folder.resolve() for folder in leave_out}
@@ -93,6 +94,9 @@ class Walk:
 
     def _matching(self, pattern: str) -> Iterator[Photo]:
         for path in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - it may be absolute
+            resolved = Path(os.path.realpath(path))  # which, unlike Path.resolve, takes a link to itself
+            if not self._leave_out.isdisjoint((resolved, *resolved.parents)):
+                continue
             if not _is_dir(path):
                 yield Photo(path)
             elif "**" not in pattern:  # which matches what is in its folders by itself
@@ -113,13 +117,16 @@ class Walk:
         return not left_out(f"{name}/") and Path(folder, name).resolve() not in self._leave_out
 
     def _from_stdin(self) -> Iterator[Photo]:
-        head = self._stdin.read(HEAD_BYTES)
+        head = _read_head(self._stdin)
         if not head or not _is_list(head):
-            yield Photo(STDIN, content=head + self._stdin.read(MAX_BYTES - len(head) + 1))
+            yield Photo(STDIN, content=head + b"".join(_pieces(self._stdin, MAX_BYTES - len(head) + 1)))
             return
         separator, line_end = (b"\0", b"") if b"\0" in head else (b"\n", b"\r")
         for line in _lines(head, self._stdin, separator):
-            if name := os.fsdecode(line.removesuffix(line_end)):
+            name = os.fsdecode(line.removesuffix(line_end))
+            if len(line) > MAX_LINE_BYTES:
+                yield Photo(f"{name[:40]}...", problem=UndecodableError("unreadable", "a line too long for a path"))
+            elif name:
                 yield from self._expand(name)
 
 
@@ -129,24 +136,36 @@ def download(url: str) -> bytes:
     Raises:
         UndecodableError: It cannot be had, within the limits above.
     """
-    import requests
+    import httpx
 
-    began, content = time.monotonic(), bytearray()
     try:
-        with requests.get(url, stream=True, timeout=TIMEOUT_SECONDS) as response:
-            if not response.ok:
-                raise UndecodableError("unreachable", f"the server answers {response.status_code} {response.reason}")
-            for chunk in response.iter_content(CHUNK_BYTES):
-                content += chunk
-                if len(content) > MAX_BYTES:
-                    raise _too_large()
-                if time.monotonic() - began > DOWNLOAD_SECONDS:
-                    raise UndecodableError("unreachable", f"not finished after {DOWNLOAD_SECONDS:.0f} seconds")
-    except requests.Timeout:
+        return asyncio.run(_download(url))
+    except httpx.TimeoutException:
         raise UndecodableError("unreachable", "no answer in time") from None
-    except (requests.RequestException, ValueError) as error:  # ValueError: what no URL can be
-        words = "no connection" if isinstance(error, requests.ConnectionError) else type(error).__name__
+    except TimeoutError:
+        raise UndecodableError("unreachable", f"not finished after {DOWNLOAD_SECONDS:.0f} seconds") from None
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError) as error:  # no URL; a proxy that needs SOCKS
+        words = "no connection" if isinstance(error, httpx.NetworkError) else type(error).__name__
         raise UndecodableError("unreachable", words) from None
+
+
+async def _download(url: str) -> bytes:
+    """Download with one deadline for all of it, which a server that sends a byte at a time cannot put off."""
+    import httpx
+
+    content, timeout = bytearray(), httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
+    async with (
+        asyncio.timeout(DOWNLOAD_SECONDS),
+        httpx.AsyncClient(follow_redirects=True, timeout=timeout) as client,
+        client.stream("GET", url) as response,
+    ):
+        if not response.is_success:
+            said = f"{response.status_code} {response.reason_phrase}"
+            raise UndecodableError("unreachable", f"the server answers {said}")
+        async for chunk in response.aiter_bytes():
+            content += chunk
+            if len(content) > MAX_BYTES:
+                raise _too_large()
     return bytes(content)
 
 
@@ -183,17 +202,40 @@ def _is_dir(name: str) -> bool:
         return False
 
 
+def is_image(head: bytes) -> bool:
+    """Return whether a file that begins like this is an image of a format that is read."""
+    return any(re.match(signature, head, re.DOTALL) for signature in SIGNATURES.values())
+
+
 def _is_list(head: bytes) -> bool:
-    image = any(re.match(signature, head, re.DOTALL) for signature in SIGNATURES.values())
-    return not image and not CONTROL.search(head)
+    return not is_image(head) and not CONTROL.search(head)
+
+
+def _read_head(file: IO[bytes]) -> bytes:
+    """Read on until it shows what this is: a list shows it with its first line."""
+    head = b""
+    while len(head) < HEAD_BYTES and not is_image(head) and b"\n" not in head and b"\0" not in head:
+        piece = file.read(HEAD_BYTES - len(head))
+        if not piece:
+            break
+        head += piece
+    return head
+
+
+def _pieces(file: IO[bytes], most: int) -> Iterator[bytes]:
+    """Yield what is in a file, up to so many bytes: of a pipe, a read gives what is there."""
+    while most > 0 and (piece := file.read(min(most, CHUNK_BYTES))):
+        yield piece
+        most -= len(piece)
 
 
 def _lines(head: bytes, rest: IO[bytes], separator: bytes) -> Iterator[bytes]:
-    """Yield what lies between separators, reading on only when it is asked for."""
+    """Yield what lies between separators, reading on only when it is asked for; of what is too long, the beginning."""
     pending = head
     while True:
         *lines, pending = pending.split(separator)
         yield from lines
+        pending = pending[: MAX_LINE_BYTES + 1]
         chunk = rest.read(HEAD_BYTES)
         if not chunk:
             break

@@ -23,16 +23,17 @@ from lineage.store import Store
 from lineage.tables import read_columns
 from registry.places import as_dvc_writes, run_cache_entries
 
-RAW, IMAGES, TFRECORDS, FEATURES, REPORT = (
+RAW, IMAGES, TFRECORDS, FEATURES, EXPLANATIONS, REPORT = (
     "data/raw",
     "data/images.parquet",
     "data/tfrecords",
     "data/features",
+    "data/explanations.parquet",
     "reports/index.html",
 )
-PATHS = frozenset((RAW, IMAGES, TFRECORDS, FEATURES, REPORT))
+PATHS = frozenset((RAW, IMAGES, TFRECORDS, FEATURES, EXPLANATIONS, REPORT))
 TFRECORD_NAME = re.compile(r".*-(\w+)\.tfrecord-(\d+)-of-\d+")
-FEATURES_NAME = re.compile(r"(\w+)-(\d+)-(?!labels)\w+\.npy")  # labels hold no more than the class
+FEATURES_NAME = re.compile(r"(\w+)-(\d+)-(?!labels|ids)\w+\.npy")  # those hold no more than the class and the id
 
 Role = Literal["trained on", "chose the epoch", "judged on", "quarantined"]
 ROLES: dict[str, Role] = {"train": "trained on", "val": "chose the epoch", "test": "judged on", "": "quarantined"}
@@ -155,11 +156,10 @@ def find_holders(store: Store, records: Records, photos: dict[str, Photos]) -> d
         holders |= named
         for source, computed in records.pairs(TFRECORDS, FEATURES) if shards else ():
             holders |= search.features(computed, shards) if source == folder else {}
-    for table, page in records.pairs(IMAGES, REPORT):
-        # It shows quarantined photos and the worst mistakes; which ones, only their pixels would say.
-        if any(row.split != "train" for row in rows.get(table, [])):
-            holders[page] = REPORT
-    return holders
+    ids = {row.id for known in rows.values() for row in known}
+    holders |= {table: EXPLANATIONS for table in records.all(EXPLANATIONS) if search.explains(table, ids)}
+    # A page shows quarantined photos, mistakes, suspicious labels; which ones, only their pixels would say.
+    return holders | {page: REPORT for table, page in records.pairs(IMAGES, REPORT) if table in rows}
 
 
 def raw_shard_holds(shard: Path, rows: Iterable[Row]) -> bool:
@@ -204,6 +204,11 @@ class _Search:
         files = self._files(folder)
         named = {name: m for name in files if (m := FEATURES_NAME.fullmatch(name))}
         return {files[name]: f"{FEATURES}/{name}" for name, m in named.items() if Shard(m[1], int(m[2])) in shards}
+
+    def explains(self, table: str, ids: set[str]) -> bool:
+        """Say whether a table of explanations pictures one of some photos, or may, its bytes being nowhere."""
+        content = self._store.read(table)
+        return content is None or not ids.isdisjoint(read_columns(content, ["id"])["id"].to_pylist())
 
     def _files(self, folder: str) -> dict[str, str]:
         content = self._store.read(folder)

@@ -9,6 +9,8 @@ import numpy.typing as npt
 Labels = npt.NDArray[np.int64]  # [images], class indices
 Probs = npt.NDArray[np.float32]  # [images, classes], rows add up to 1
 
+Share = tuple[float, tuple[float, float]]  # a share and its 95 % interval
+
 NORMAL_975 = 1.959963984540054  # the standard normal distribution's 97.5 % quantile
 BOOTSTRAP_SAMPLES = 1000
 
@@ -55,6 +57,44 @@ def wilson_interval(correct: int, images: int) -> tuple[float, float]:
     half = NORMAL_975 * math.sqrt(share * (1 - share) / images + z2 / (4 * images**2))
     scale = 1 + z2 / images
     return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+def difference_interval(one: Share, other: Share) -> tuple[float, float]:
+    """Return the 95 % interval of the difference of two shares, from theirs by Wilson (Newcombe 1998, method 10).
+
+    It takes the shares as independent: for two classifiers on the same photos it is wider than it need be.
+    """
+    (p1, (low1, high1)), (p2, (low2, high2)) = one, other
+    difference = p1 - p2
+    return difference - math.hypot(p1 - low1, high2 - p2), difference + math.hypot(high1 - p1, p2 - low2)
+
+
+def paired_difference_interval(both: int, first_only: int, second_only: int, images: int) -> tuple[float, float]:
+    """Return the 95 % interval of the difference, first less second, of two shares of the same images.
+
+    Newcombe, "Improved confidence intervals for the difference between binomial proportions based on paired data"
+    (1998), method 10: Wilson's intervals of both shares, put together with their correlation.
+
+    Args:
+        both: Images that count in both shares.
+        first_only: Those that count in the first share alone.
+        second_only: Those that count in the second alone.
+        images: All.
+    """
+    neither = images - both - first_only - second_only
+    first, second = both + first_only, both + second_only
+    (low_1, high_1), (low_2, high_2) = wilson_interval(first, images), wilson_interval(second, images)
+    below_1, above_1 = first / images - low_1, high_1 - first / images
+    below_2, above_2 = second / images - low_2, high_2 - second / images
+    cross: float = both * neither - first_only * second_only
+    if cross > 0:
+        cross = max(cross - images / 2, 0)  # the paper's correction for continuity
+    spread = math.sqrt(first * (images - first) * second * (images - second))
+    correlation = cross / spread if spread else 0.0
+    difference = (first_only - second_only) / images
+    down = below_1**2 - 2 * correlation * below_1 * above_2 + above_2**2
+    up = above_1**2 - 2 * correlation * above_1 * below_2 + below_2**2
+    return difference - math.sqrt(max(0.0, down)), difference + math.sqrt(max(0.0, up))
 
 
 def bootstrap_auc_interval(labels: Labels, probs: Probs) -> tuple[float, float] | None:

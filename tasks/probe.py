@@ -11,6 +11,7 @@ At most `MOST_PROBED` images of the evaluated split are spoilt, so that a large 
 import io
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -118,20 +119,21 @@ def measure(runner: "Runner", labels: list[str], rows: list[Row], tfrecords_dir:
     """Return the accuracy on some images of a split, as they are and by corruption and amount."""
     truth = {row["id"]: labels.index(row["label"]) for row in rows}
     variants = [(kind, name) for kind, amounts in corruptions.AMOUNTS.items() for name in amounts]
-    correct = dict.fromkeys(variants, 0)
+    was_right = {row["id"]: row["predicted"] == row["label"] for row in rows}
+    right: dict[tuple[str, str], list[tuple[bool, bool]]] = {variant: [] for variant in variants}  # spoilt, and before
     with Progress("probe", total=len(rows) * len(variants)) as progress:
         for batch in _read_batches(tfrecords_dir, rows):
             expected = [truth[image_id] for image_id in batch.ids]
             for variant, outputs in zip(variants, runner(_spoil(batch)), strict=True):
-                correct[variant] += int((_classes(outputs["answers"]) == expected).sum())
+                spoilt = (_classes(outputs["answers"]) == expected).tolist()
+                right[variant] += zip(spoilt, map(was_right.__getitem__, batch.ids), strict=True)
                 progress.advance(len(expected))
-    clean = sum(row["predicted"] == row["label"] for row in rows)
     return {
         "split": rows[0]["split"],
         "images": len(rows),
-        "clean": _figures(clean, len(rows)),
+        "clean": _figures(sum(was_right.values()), len(rows)),
         "corruptions": {
-            kind: {name: _figures(correct[kind, name], len(rows)) for name in amounts}
+            kind: {name: _spoilt_figures(Counter(right[kind, name]), len(rows)) for name in amounts}
             for kind, amounts in corruptions.AMOUNTS.items()
         },
     }
@@ -177,6 +179,16 @@ def _read_batches(tfrecords_dir: Path, rows: list[Row]) -> Iterator[Batch]:
 
 def _figures(correct: int, images: int) -> Figures:
     return {"accuracy": correct / images, "accuracy_interval": metrics.wilson_interval(correct, images)}
+
+
+def _spoilt_figures(right: Counter[tuple[bool, bool]], images: int) -> dict[str, Any]:
+    """Return the accuracy on spoilt images and its difference from that on the same images as they are."""
+    both, gained, lost = right[True, True], right[True, False], right[False, True]
+    return {
+        **_figures(both + gained, images),
+        "accuracy_difference": (gained - lost) / images,
+        "accuracy_difference_interval": metrics.paired_difference_interval(both, gained, lost, images),
+    }
 
 
 def _log_outcome(explained: int, robustness: dict[str, Any], explanations_out: Path, robustness_out: Path) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from tasks import stage
-from tasks.export_replay import Photos, open_export
+from tasks.export.replay import Photos, open_export
 from tasks.progress import Progress
 from tasks.stage import PawlineError
 

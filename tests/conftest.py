@@ -16,6 +16,8 @@ SLOWEST = (
     "test_retraining.py",
     "test_pipeline.py",  # makes the three runs, while the other process is busy with what does not need them
     "tasks/test_backbones.py",
+    "tasks/export/test_export.py",
+    "test_docs_exports.py",
     "test_audit.py",
     "flows/commands/test_certify.py",
     "tasks/test_backbone.py",

@@ -11,12 +11,12 @@ import pytest
 
 from tasks import keras_files
 from tasks.export import NAMES
-from tasks.export_check import ACCURACY_TOLERANCES, TOLERANCES
-from tasks.export_photos import prepare
+from tasks.export.check import ACCURACY_TOLERANCES, TOLERANCES
+from tasks.export.photos import prepare
 from tasks.raw import list_chunks, read_chunk
 from tests.conftest import ROOT
 from tests.tasks.conftest import IMAGE, Run
-from tests.tasks.exports import exports_made, finished_run
+from tests.tasks.export.exports import exports_made, finished_run
 
 TEXT = (ROOT / "docs" / "exports.md").read_text(encoding="utf-8")
 EXAMPLES = dict(re.findall(r"^## (.+?)$.*?```python\n(.*?)```", TEXT, flags=re.DOTALL | re.MULTILINE))

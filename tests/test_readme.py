@@ -42,6 +42,10 @@ RUN_BY = {  # where each command of the README is really run
     "pawline ui": "tests/test_retraining.py",
     "pawline worker": "tests/test_retraining.py",
     'pawline schedule --cron "0 3 * * *" --timezone Europe/Berlin': "tests/test_retraining.py",
+    "pawline report": "tests/flows/commands/test_report.py",
+    "pawline predict ../photos": "tests/test_real_photos.py",
+    "pawline predict ../photos --unsure-below 0.9 --csv answers.csv": "tests/test_real_photos.py",
+    "pawline serve": "tests/flows/commands/test_serve.py",
     "pawline certify v1": "tests/flows/commands/test_certify.py",
 }
 

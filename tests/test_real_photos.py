@@ -24,7 +24,7 @@ from tasks.source import source
 from tasks.train_head import train_head
 from tasks.validate import validate
 from tests.conftest import ROOT
-from tests.test_pipeline import commit, copy_project, run
+from tests.test_pipeline import commit, copy_project, run, set_params
 
 
 def with_archive(archive: Path, **changes: dict[str, object]) -> Params:
@@ -130,6 +130,7 @@ def quick(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     checkout = folder / "checkout"
     checkout.mkdir()
     copy_project(checkout)
+    set_params(checkout, {"export.formats": ["keras", "openvino"]})
     commit(checkout)
     done = run(["pawline", "run", "--preset", "quick", "--set", "data.path=../photos"], checkout)
     return checkout, done.stdout
@@ -144,6 +145,20 @@ def test_the_quick_preset_on_a_folder(quick: tuple[Path, str]) -> None:
     row = next(row for row in csv.DictReader(io.StringIO(experiments)) if row["Experiment"] == "quick-1")
     assert (row["image.size_px"], row["data.path"]) == ("128", "../photos")
     assert float(row["models/stage1/metrics.json:val_accuracy"]) > 0.4  # twice a guess among five breeds
+
+
+def test_predictions_of_the_readme(quick: tuple[Path, str]) -> None:
+    checkout, _ = quick
+    answers = list(csv.DictReader(io.StringIO(run(["pawline", "predict", "../photos"], checkout).stdout)))
+    assert len(answers) == 400
+    right = [row for row in answers if row["class"] == Path(row["path"]).parent.name.lower()]
+    assert len(right) > 0.5 * len(answers), "most were trained on"
+    run(["pawline", "predict", "../photos", "--unsure-below", "0.9", "--csv", "answers.csv"], checkout)
+    with (checkout / "answers.csv").open(newline="", encoding="utf-8") as file:
+        labels = [row["class"] for row in csv.DictReader(file)]
+    surest = [row["class"] if float(row["probability"]) >= 0.9 else "unsure" for row in answers]
+    assert labels == surest
+    assert 0 < labels.count("unsure") < len(labels)
 
 
 @pytest.mark.usefixtures("workdir")

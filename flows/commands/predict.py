@@ -1,11 +1,12 @@
 """`pawline predict`: what a classifier says of photos."""
 
+import os
 import sys
 import time
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import IO, TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -81,7 +82,7 @@ def predict_command(
         found = models.find(model, Path.cwd())
         # A photo for each processor, rather than all processors for a photo: decoding one keeps no more than one busy.
         loaded = classifier.load(found.export_dir, engine=engine, precision=precision, threads=1)
-        walk = Walk(photos, sys.stdin.buffer, leave_out=[folder for folder in (sort, explain) if folder])
+        walk = Walk(photos, _unbuffered(sys.stdin.buffer), leave_out=[folder for folder in (sort, explain) if folder])
         tally = _predict(walk, found, loaded, writing, unsure_below)
     if not tally.answered:
         raise PawlineError(tally.why_nothing())
@@ -98,8 +99,36 @@ def _check(photos: list[str], writing: Writing) -> None:
     for name, folder in (("--sort", writing.sort), ("--explain", writing.explain)):
         if folder is not None and folder.exists() and not folder.is_dir():
             raise PawlineError(f"{name} {folder} is a file: name a folder")
-        if folder is not None and any(Path(photo).resolve() == folder.resolve() for photo in photos):
+        if folder is not None and _is_among(photos, folder):
             raise PawlineError(f"{name} {folder} is a folder of the photos: name another")
+    for name, file in (("--csv", writing.csv), ("--parquet", writing.parquet)):
+        if file not in (None, STDOUT):
+            _check_file(name, file, photos)
+
+
+def _check_file(name: str, file: Path, photos: list[str]) -> None:
+    """Refuse a file to write that cannot be written, or is a photo: `--csv *.jpg` would take the first for its own."""
+    from inference.inputs import HEAD_BYTES, is_image
+
+    if file.is_dir():
+        raise PawlineError(f"{name} {file} is a folder: name a file in it")
+    if not file.parent.is_dir():
+        raise PawlineError(f"{name} {file}: there is no folder {file.parent}: make it, or name another")
+    if not file.is_file():
+        return
+    with file.open("rb") as existing:
+        head = existing.read(HEAD_BYTES)
+    if is_image(head) or _is_among(photos, file):
+        raise PawlineError(f"{name} {file} is one of the photos and would be overwritten: name the file to write")
+
+
+def _is_among(photos: list[str], path: Path) -> bool:
+    return any(os.path.realpath(photo) == os.path.realpath(path) for photo in photos)
+
+
+def _unbuffered(file: IO[bytes]) -> IO[bytes]:
+    """Return what reads from a pipe what is there, and holds no lock meanwhile that Python needs to end."""
+    return getattr(file, "raw", file)
 
 
 def _predict(walk: "Walk", found: "Found", loaded: "Classifier", writing: Writing, unsure_below: float) -> "Tally":
@@ -134,7 +163,7 @@ def _open_writers(stack: ExitStack, found: "Found", loaded: "Classifier", writin
     if writing.parquet is not None:
         writers.append(stack.enter_context(output.parquet_file(writing.parquet, loaded)))
     if writing.sort is not None:
-        writers.append(partial(copies.sort_copy, folder=writing.sort))
+        writers.append(partial(copies.Copies().sort, folder=writing.sort))
     if writing.explain is not None:
         from inference.explain import Explainer
 
@@ -147,6 +176,7 @@ def _printer(loaded: "Classifier", writing: Writing) -> "Write":
     """Return what prints each answer: on a terminal above the progress bar."""
     from inference import output
 
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # whoever reads a pipe sees each at once
     if writing.json:
         return output.json_lines(sys.stdout, loaded)
     if writing.csv == STDOUT or not sys.stdout.isatty():

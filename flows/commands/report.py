@@ -11,13 +11,16 @@ from flows.commands.shared import enter_project, interruptible
 from tasks.stage import write_json
 
 REPORT_PATH, EXPORT_PATH = Path("reports/index.html"), Path("models/export/export.json")
-EVALUATION_PATH = Path("reports/metrics/evaluation.json")
+EVALUATION_PATH, CONTEXT_PATH = Path("reports/metrics/evaluation.json"), Path("reports/context.json")
 
 
 def report_command(
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     times: Annotated[
-        bool, typer.Option("--times/--no-times", help="Measure how long each export takes for one photo.")
+        bool,
+        typer.Option(
+            "--times/--no-times", help="Measure how long each export takes for one photo, or keep what is known."
+        ),
     ] = True,
 ) -> None:
     """Say how the last run stands, and bring its page up to date.
@@ -39,41 +42,35 @@ def report_command(
         from lineage.runs import Project
 
         project = Project(Path.cwd())
-        report_context.read_classifier_digest(project.root)  # what is missing shows before anything is measured
+        digest = report_context.read_classifier_digest(
+            project.root
+        )  # what is missing shows before anything is measured
         with dvc_graph.only_run() as lock_fd:
-            latency_ms = report_context.time_exports(project.root) if times else {}
+            latency_ms = report_context.time_exports(project.root) if times else report_context.known_times(digest)
             context = report_context.collect(project, latency_ms)
-            write_json(context, report_context.CONTEXT_PATH)
+            write_json(context, CONTEXT_PATH)
             dvc_graph.reproduce_stage("report", force=False, lock_fd=lock_fd)
-    typer.echo(_in_words(_read_json(EVALUATION_PATH), context))
-    typer.echo(_exports_table(_read_json(EXPORT_PATH), context["latency_ms"]))
+    exported = _read_json(EXPORT_PATH)
+    typer.echo(_in_words(_read_json(EVALUATION_PATH), exported))
+    typer.echo(_exports_table(exported, latency_ms))
     typer.echo(f"page: {REPORT_PATH}")
     if show:
         typer.launch(str(REPORT_PATH))
 
 
-def _in_words(evaluation: dict[str, Any], context: dict[str, Any]) -> str:
+def _in_words(evaluation: dict[str, Any], exported: dict[str, Any]) -> str:
+    """Return what the page says first."""
+    from tasks.report.answer import compare, read_context
+
+    context = read_context(CONTEXT_PATH, exported["classifier_sha256"])
+    comparison = compare(evaluation, context)
     low, high = evaluation["accuracy_interval"]
     lines = [
         f"accuracy {evaluation['accuracy']:.4f} (95 % interval {low:.4f} to {high:.4f}) on {evaluation['images']:,} "
-        f"photos of {evaluation['split']}"
+        f"photos of {evaluation['split']}",
+        "no champion and no earlier run to compare with" if comparison is None else comparison.finding,
     ]
-    against, verdict = context["against"], context["verdict"]
-    if against is None:
-        lines.append("nothing to compare with: no champion yet, and no earlier run in git; `pawline register`")
-    elif against["accuracy"] is None:
-        lines.append(f"the figures of {against['name']} ({against['kind']}) are not here: `dvc fetch --all-commits`")
-    elif against["same_classifier"]:
-        lines.append(f"it is {against['name']}, the champion")
-    else:
-        difference = 100 * (evaluation["accuracy"] - against["accuracy"])
-        lines.append(
-            f"{against['name']} ({against['kind']}) had {against['accuracy']:.4f} on {against['images']:,} photos of "
-            f"{against['split']}: {difference:+.1f} points"
-        )
-    if verdict is not None:
-        lines.append(f"promoted: {verdict['text']}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *([f"promoted: {context.verdict['text']}"] if context.verdict else [])])
 
 
 def _exports_table(exported: dict[str, Any], latency_ms: dict[str, float]) -> str:

@@ -1,12 +1,12 @@
 """How good the classifier is against the one before: what reports/context.json says, and what may be said of it."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tasks.metrics import difference_interval
 from tasks.words import SPLIT_NAMES, percent, points
 
 Interval = tuple[float, float]
@@ -18,7 +18,7 @@ class Context:
 
     Attributes:
         is_current: Whether it was written for this classifier.
-        against: The champion or the previous run; None if there is none, or none is known.
+        against: The champion, the former one if this one replaced it, or the previous run; None if none is known.
         verdict: Whether this classifier was promoted, and why, in a line.
         latency_ms: Median milliseconds for one image, by export format.
         stages: `seconds` of each stage that ran.
@@ -71,7 +71,7 @@ def compare(evaluation: Mapping[str, Any], context: Context) -> Comparison | Non
     against = context.against
     if against is None:
         return None
-    other = _name(context, against)
+    other = f"the {against['kind']} {against['name']}"
     if against["same_classifier"]:
         return Comparison(other, f"This is {other}.")
     if against["accuracy"] is None:
@@ -88,14 +88,6 @@ def compare(evaluation: Mapping[str, Any], context: Context) -> Comparison | Non
     return Comparison(other, f"{_size(difference)} {measured}. {_may_say(interval)}", difference, interval)
 
 
-def _name(context: Context, against: Mapping[str, Any]) -> str:
-    """Return what the other is called; when this classifier was promoted, it was the champion before."""
-    if against["kind"] == "champion" and context.verdict is not None and not against["same_classifier"]:
-        former = context.verdict["promoted"]
-        return f"the {'former champion' if former else 'champion'} {against['name']}"
-    return f"the {against['kind']} {against['name']}"
-
-
 def _size(difference: float) -> str:
     shown = points(abs(difference)).removeprefix("+")
     if shown == "0.0":
@@ -109,13 +101,3 @@ def _may_say(interval: Interval) -> str:
     if low > 0 or high < 0:
         return f"{between} leaves out 0: it is beyond chance."
     return f"{between} holds 0: these photos do not say which is better."
-
-
-def difference_interval(one: tuple[float, Interval], other: tuple[float, Interval]) -> Interval:
-    """Return the 95 % interval of the difference of two shares, from theirs by Wilson (Newcombe 1998, method 10).
-
-    It takes the shares as independent: for two classifiers on the same photos it is wider than it need be.
-    """
-    (p1, (low1, high1)), (p2, (low2, high2)) = one, other
-    difference = p1 - p2
-    return difference - math.hypot(p1 - low1, high2 - p2), difference + math.hypot(high1 - p1, p2 - low2)

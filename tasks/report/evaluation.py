@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.report import figures, figures_evaluation
-from tasks.report.answer import Interval, difference_interval
 from tasks.report.figures_evaluation import Measured
 from tasks.slices import Slice, slices
 from tasks.words import figure, percent
@@ -128,7 +127,7 @@ def sample_facts(predictions: pa.Table) -> dict[str, Any]:
 
 def robustness_facts(robustness: Mapping[str, Any]) -> dict[str, Any]:
     """Return a panel for each corruption, and the finding of all."""
-    clean, (clean_low, clean_high) = robustness["clean"]["accuracy"], robustness["clean"]["accuracy_interval"]
+    clean = robustness["clean"]["accuracy"]
     panels = {
         CORRUPTION_NAMES.get(name, name): [
             Measured(amount, one["accuracy"], low, high, robustness["images"])
@@ -146,7 +145,7 @@ def robustness_facts(robustness: Mapping[str, Any]) -> dict[str, Any]:
             for name, steps in panels.items()
             for finding in [_panel_finding(clean, steps)]
         ],
-        "robustness_finding": _worst_corruption((clean, (clean_low, clean_high)), panels),
+        "robustness_finding": _worst_corruption(robustness["corruptions"], clean),
     }
 
 
@@ -154,19 +153,20 @@ def _panel_finding(clean: float, steps: list[Measured]) -> str:
     return f"{percent(clean)} as they are; " + ", ".join(f"{percent(step.accuracy)} at {step.at}" for step in steps)
 
 
-def _worst_corruption(clean: tuple[float, Interval], panels: Mapping[str, list[Measured]]) -> str:
-    found = [(step.accuracy, name, step) for name, steps in panels.items() for step in steps]
+def _worst_corruption(corruptions: Mapping[str, Mapping[str, Any]], clean: float) -> str:
+    named = {CORRUPTION_NAMES.get(name, name): amounts for name, amounts in corruptions.items()}
+    found = [(one["accuracy"], name, amount) for name, amounts in named.items() for amount, one in amounts.items()]
     if not found:
         return "Nothing was tried."
-    accuracy, name, step = min(found, key=lambda one: one[0])
+    accuracy, worst, amount = min(found, key=lambda one: one[0])
     below = [
         name
-        for name, steps in panels.items()
-        if any(difference_interval((step.accuracy, (step.low, step.high)), clean)[1] < 0 for step in steps)
+        for name, amounts in named.items()
+        if any(one["accuracy_difference_interval"][1] < 0 for one in amounts.values())
     ]
-    fall = f"{percent(accuracy)} right, against {percent(clean[0])} of photos as they are"
+    fall = f"{percent(accuracy)} right, against {percent(clean)} of photos as they are"
     clear = f"Beyond chance is the fall by {', '.join(below)}." if below else "No fall is beyond chance."
-    return f"The worst is {name} at {step.at}: {fall}. {clear}"
+    return f"The worst is {worst} at {amount}: {fall}. {clear}"
 
 
 def _axis_start(lowest: float) -> float:

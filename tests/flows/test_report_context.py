@@ -55,7 +55,7 @@ def test_with_champions_it_is_compared_with_the_one_that_it_is_not(project: Proj
     promote(project, find_run(project, "v2"), reason="better on every class")
     promoted = collect(project, {})
     assert promoted["verdict"] == {"promoted": True, "text": "better on every class"}
-    assert promoted["against"] == challenger["against"]
+    assert promoted["against"] == challenger["against"] | {"kind": "former champion"}
 
     rollback(project, to=None, reason="it was worse")
     assert collect(project, {}) == challenger

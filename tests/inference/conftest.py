@@ -7,7 +7,7 @@ import pytest
 
 from tasks.raw import list_chunks, read_chunk
 from tests.inference.running import make_export
-from tests.tasks.exports import exports_made, finished_run
+from tests.tasks.export.exports import exports_made, finished_run
 
 
 @pytest.fixture(scope="session")

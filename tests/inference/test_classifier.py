@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import shutil
 import struct
 import zlib
@@ -14,6 +15,7 @@ from PIL import Image
 from inference.classifier import load
 from inference.engines import Engine, Precision
 from tasks.images import UndecodableError
+from tasks.parallel import available_processors
 from tasks.stage import PawlineError
 from tests.inference.running import LABELS, picture
 
@@ -64,6 +66,15 @@ def test_an_answer_is_the_same_bytes_whatever_else_is_asked(
         np.testing.assert_array_equal(answers, alone)
 
 
+def test_litert_computes_on_as_many_processors_as_asked_for(exports: Path) -> None:
+    kept, added = [], []
+    for threads in (1, None):
+        before = len(os.listdir("/proc/self/task"))  # noqa: PTH208
+        kept.append(load(exports, engine="litert", threads=threads))
+        added.append(len(os.listdir("/proc/self/task")) - before)  # noqa: PTH208
+    assert added == [0, available_processors() - 1]
+
+
 def test_what_is_too_large_is_refused_from_its_header(colours: Path) -> None:
     png = bytearray(picture("red"))
     png[16:24] = struct.pack(">II", 20_000, 20_000)
@@ -71,8 +82,14 @@ def test_what_is_too_large_is_refused_from_its_header(colours: Path) -> None:
     with pytest.raises(UndecodableError, match="20000 x 20000 pixels, 64000000 are allowed") as refused:
         load(colours).prepare(bytes(png))
     assert refused.value.reason == "too_large"
-    with pytest.raises(UndecodableError, match="100 x 50 pixels, 4999 are allowed"):
-        load(colours).prepare(picture("red", size=(100, 50)), max_pixels=4999)
+
+
+def test_as_many_pixels_are_allowed_as_validation_allowed(export_dir: Path) -> None:
+    change_facts(export_dir, max_pixels=5000)
+    classifier = load(export_dir)
+    assert classifier.prepare(picture("red", size=(100, 50))).shape == (96, 96, 3)
+    with pytest.raises(UndecodableError, match="100 x 51 pixels, 5000 are allowed"):
+        classifier.prepare(picture("red", size=(100, 51)))
 
 
 def test_of_an_animation_the_first_frame_counts(colours: Path) -> None:

@@ -1,10 +1,13 @@
+import errno
 import os
+import resource
+import time
 from pathlib import Path
 
 import pytest
 
 from inference.answers import Answer
-from inference.copies import name_of, safe_name, sort_copy, write_new
+from inference.copies import Copies, name_of, safe_name
 from inference.inputs import Photo
 
 
@@ -59,9 +62,10 @@ def test_photos_are_sorted_and_nothing_is_overwritten(tmp_path: Path) -> None:
         Answer(Photo("gone.jpg"), reason="missing"),
         Answer(Photo("h.jpg"), label="../up", content=b"h"),
     ]
-    for _ in range(2):  # the second time, everything is there
-        for answer in answers:
-            sort_copy(answer, out)
+    for again in (answers, answers, answers[::-1]):  # the second time, everything is there, in whatever order
+        copies = Copies()
+        for answer in again:
+            copies.sort(answer, out)
     found = {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert found == {
         "cat/x.jpg": b"one",
@@ -78,7 +82,42 @@ def test_a_link_that_lies_there_is_not_written_through(tmp_path: Path) -> None:
     (tmp_path / "precious").write_bytes(b"precious")
     (tmp_path / "x.jpg").symlink_to("precious")
     (tmp_path / "y.jpg").symlink_to("nowhere")
-    assert write_new(tmp_path / "x.jpg", b"photo").name == "x-2.jpg"
-    assert write_new(tmp_path / "y.jpg", b"photo").name == "y-2.jpg"
+    assert Copies().write(tmp_path / "x.jpg", b"photo").name == "x-2.jpg"
+    assert Copies().write(tmp_path / "y.jpg", b"photo").name == "y-2.jpg"
     assert (tmp_path / "precious").read_bytes() == b"precious"
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_thousands_of_one_name_take_no_longer_than_others(tmp_path: Path) -> None:
+    contents = [b"%d" % number for number in range(2000)]
+    began = time.monotonic()
+    for _ in range(2):
+        copies = Copies()
+        paths = [copies.write(tmp_path / "img.jpg", content) for content in contents]
+    assert time.monotonic() - began < 5, "half a minute if each begins to count at 1"
+    assert [path.read_bytes() for path in paths] == contents
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+
+
+def test_a_copy_that_is_cut_short_leaves_nothing(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            Copies().write(tmp_path / "x.jpg", bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_system_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")  # as FAT does it
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert [Copies().write(tmp_path / "x.jpg", content).name for content in (b"a", b"b", b"a")] == [
+        "x.jpg",
+        "x-2.jpg",
+        "x.jpg",
+    ]
+    assert sorted((path.name, path.read_bytes()) for path in tmp_path.iterdir()) == [("x-2.jpg", b"b"), ("x.jpg", b"a")]

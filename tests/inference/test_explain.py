@@ -1,3 +1,4 @@
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -32,3 +33,12 @@ def test_every_answered_photo_gets_an_overlay(
 def test_without_keras_there_is_no_explanation(colours: Path, tmp_path: Path) -> None:
     with pytest.raises(PawlineError, match=r"--explain needs .*classifier.keras, which is missing: add keras"):
         Explainer(colours, ["red"], tmp_path)
+
+
+def test_a_damaged_classifier_gets_one_line(exports: Path, tmp_path: Path) -> None:
+    for name in ("export.json", "classifier.keras"):
+        shutil.copyfile(exports / name, tmp_path / name)
+    damaged = tmp_path / "classifier.keras"
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    with pytest.raises(PawlineError, match=r"is not what was exported \(its SHA-256 is another\): `dvc checkout"):
+        Explainer(tmp_path, ["cat", "dog"], tmp_path)

@@ -3,6 +3,8 @@ import http.server
 import io
 import os
 import threading
+import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,7 +69,11 @@ def test_globs_that_no_shell_expanded(folder: Path) -> None:
 
 
 def test_folders_that_the_command_writes_are_left_out(folder: Path) -> None:
-    assert "photos/deep/x.webp" not in names("photos", leave_out=(Path("photos/deep"),))
+    left_out = (Path("photos/deep"),)
+    Path("photos/loop").symlink_to("loop")
+    assert "photos/deep/x.webp" not in names("photos", leave_out=left_out)
+    assert names("photos/[dlv]*", leave_out=left_out) == ["photos/loop", "photos/v1.2/y.jpg"]
+    assert names("photos/**/*.webp", "photos/*/x*", leave_out=left_out) == ["photos/**/*.webp", "photos/*/x*"]
 
 
 def test_a_photo_of_any_name_is_read_byte_for_byte(folder: Path) -> None:
@@ -96,6 +102,51 @@ def test_standard_input_is_an_image_or_a_list(folder: Path) -> None:
     [garbage] = Walk(["-"], io.BytesIO(b"%PDF-1.4\n\x01\x02"))
     assert garbage.read() == b"%PDF-1.4\n\x01\x02"
     assert Walk(["-"], io.BytesIO()).count() is None
+
+
+def test_what_is_named_on_a_pipe_comes_at_once() -> None:
+    reading, writing = os.pipe()
+    with open(reading, "rb", buffering=0) as stdin:  # noqa: PTH123 - no path
+        photos = iter(Walk(["-"], stdin))
+        for part, name in ((b"a.jpg\nb", "a.jpg"), (b".jpg\n", "b.jpg"), (b"c.jpg\n", "c.jpg")):
+            os.write(writing, part)
+            assert next(photos).name == name
+        os.write(writing, b"no line end")
+        os.close(writing)
+        assert [photo.name for photo in photos] == ["no line end"]
+
+
+def test_an_image_on_a_pipe_comes_in_pieces() -> None:
+    reading, writing = os.pipe()
+    with open(reading, "rb", buffering=0) as stdin, open(writing, "wb") as pipe:  # noqa: PTH123 - no path
+        content = picture("red", "BMP", size=(300, 300))
+
+        def write() -> None:
+            with pipe:
+                pipe.write(content)
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        [photo] = Walk(["-"], stdin)
+        thread.join()
+    assert photo.read() == content
+
+
+def test_a_line_has_an_end(folder: Path) -> None:
+    tracemalloc.start()
+    stdin = io.BytesIO(b"photos/b.jpg\n" + b"x" * 20_000_000 + b"\nphotos/deep\n" + b"y" * 70_000)
+    tracemalloc.reset_peak()
+    photos = list(Walk(["-"], stdin))
+    grown = tracemalloc.get_traced_memory()[1] - len(stdin.getbuffer())
+    tracemalloc.stop()
+    assert grown < 2_000_000
+    assert [photo.name for photo in photos] == [
+        "photos/b.jpg",
+        "x" * 40 + "...",
+        "photos/deep/x.webp",
+        "y" * 40 + "...",
+    ]
+    assert reason(photos[1]) == reason(photos[3]) == ("unreadable", "a line too long for a path")
 
 
 def test_what_is_not_there_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +178,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             while not self.wfile.closed:
                 self.wfile.write(bytes(1000))
+        elif self.path.startswith("/slow"):
+            if self.path == "/slow-body":
+                self.send_response(200)
+                self.send_header("Content-Length", "1000")
+                self.end_headers()
+            for _ in range(100):
+                self.wfile.write(b"x")
+                time.sleep(0.05)
         else:
             self.send_error(404, "Not Found")
 
@@ -152,5 +211,12 @@ def test_photos_are_fetched_within_limits(site: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(inputs, "MAX_BYTES", 100_000)
     assert reason(Photo(f"{site}/endless"))[0] == "too_large"
     monkeypatch.setattr(inputs, "MAX_BYTES", 1 << 40)
-    monkeypatch.setattr(inputs, "DOWNLOAD_SECONDS", 0.0)
-    assert reason(Photo(f"{site}/endless")) == ("unreachable", "not finished after 0 seconds")
+
+
+@pytest.mark.parametrize("path", ["endless", "slow-body", "slow-headers"])
+def test_a_download_has_an_end(path: str, site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "MAX_BYTES", 1 << 40)
+    monkeypatch.setattr(inputs, "DOWNLOAD_SECONDS", 0.3)
+    began = time.monotonic()
+    assert reason(Photo(f"{site}/{path}")) == ("unreachable", "not finished after 0 seconds")
+    assert time.monotonic() - began < 2

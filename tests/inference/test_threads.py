@@ -32,6 +32,25 @@ def test_no_more_is_taken_than_is_under_way() -> None:
     results.close()
 
 
+def test_results_do_not_wait_for_work_that_comes_slowly() -> None:
+    go_on = threading.Event()
+
+    def work() -> Iterator[int]:
+        yield from (-1, -2)
+        assert go_on.wait(10)
+        yield -3
+        raise OSError("no more")
+
+    results = map_threads(abs, work(), workers=2)
+    began = time.monotonic()
+    assert [next(results), next(results)] == [1, 2]
+    assert time.monotonic() - began < 5
+    go_on.set()
+    assert next(results) == 3
+    with pytest.raises(OSError, match="no more"):
+        next(results)
+
+
 def test_an_error_is_raised_where_its_result_would_be() -> None:
     results = map_threads(lambda number: 12 // number, [3, 2, 0, 1], workers=2)
     assert [next(results), next(results)] == [4, 6]

@@ -114,15 +114,16 @@ def test_the_line_of_code_is_shown(three_runs: Path, explained: Callable[[], Why
 
 
 def test_code_that_git_never_had_is_said_so(three_runs: Path, explained: Callable[[], Why]) -> None:
-    export = Path("tasks/export.py")
+    export = Path("tasks/export/__init__.py")
     committed = export.read_bytes()
     export.write_bytes(committed + b"# never committed\n")
     run(["dvc", "commit", "--force", "--quiet", "export"], three_runs)
     export.write_bytes(committed)
     why = explained()
-    assert own_reasons(why) == {"export": ["tasks/export.py changed; its earlier content is not in git's history"]}
+    text = "tasks/export/__init__.py changed; its earlier content is not in git's history"
+    assert own_reasons(why) == {"export": [text]}
     export.unlink()
-    assert own_reasons(explained()) == {"export": ["tasks/export.py was deleted"]}
+    assert own_reasons(explained()) == {"export": ["tasks/export/__init__.py was deleted"]}
 
 
 def test_outputs_that_are_gone_or_changed(three_runs: Path, explained: Callable[[], Why]) -> None:

@@ -42,7 +42,12 @@ def test_interrupted_before_the_record_it_is_finished_by_the_same_request(three_
     content = photo_bytes(photo)
     (three_runs / ".pawline/features/key").mkdir(parents=True)
     first = plan_for(three_runs, photo.id)
-    assert [path.relative_to(three_runs).parts[1] for path in first.copies] == ["features", "raw", "tfrecords"]
+    assert [path.relative_to(three_runs).parts[1] for path in first.copies] == [
+        "features",
+        "raw",
+        "tfrecords",
+        "index.html",
+    ]
     assert first.held["cache"] == first.held["backup"] != {}
     with at_work() as pid, places.opened(Project(three_runs).store) as opened:
         Path(".dvc/tmp/rwlock").write_text(writing("data/raw", pid))

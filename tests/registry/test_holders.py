@@ -1,9 +1,12 @@
 """Everything that holds a photo is found, whichever run made it, and what cannot hold it is left alone."""
 
 import hashlib
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+
+import pyarrow.parquet as pq
 
 from lineage import lockfile
 from lineage.lockfile import LockedPath
@@ -52,11 +55,24 @@ def features_of(found: Found, split: str) -> set[str]:
     """The pooled vectors and boundary tensors of a split, of all runs."""
     folders = [found.project.store.object_path(md5) for md5 in found.records.all("data/features")]
     listed = [lockfile.parse_folder(path.read_bytes()) for path in folders]
-    return {md5 for files in listed for name, md5 in files.items() if name.startswith(split) and "labels" not in name}
+    return {
+        md5
+        for files in listed
+        for name, md5 in files.items()
+        if name.startswith(split) and not re.search("labels|ids", name)
+    }
 
 
 def is_a_shard(found: Found, md5: str) -> bool:
-    return found.project.store.object_path(md5).read_bytes()[:4] != b"PAR1" and not md5.endswith(".dir")
+    """Whether an object is one of the TFRecords, of all runs."""
+    folders = [found.project.store.object_path(folder) for folder in found.records.all("data/tfrecords")]
+    return any(md5 in lockfile.parse_folder(path.read_bytes()).values() for path in folders)
+
+
+def explained_in(found: Found, photo: ImageRow) -> set[str]:
+    """The tables with an overlay of a photo, of all runs."""
+    tables = {md5: found.project.store.object_path(md5) for md5 in found.records.all("data/explanations.parquet")}
+    return {md5 for md5, path in tables.items() if photo.id in pq.read_table(path)["id"].to_pylist()}
 
 
 def test_raw_bytes_pixels_and_features_of_kept_photos(three_runs: Path) -> None:
@@ -68,10 +84,17 @@ def test_raw_bytes_pixels_and_features_of_kept_photos(three_runs: Path) -> None:
         expected = set(objects_that_contain(three_runs, photo_bytes(photo))) | features_of(found, split)
         # The id is in the TFRecords, and in tables that hold no pixels.
         named = {md5 for md5 in objects_that_contain(three_runs, photo.id.encode()) if is_a_shard(found, md5)}
-        assert set(found.holders) == expected | named | pages
+        assert set(found.holders) == expected | named | pages | explained_in(found, photo)
         assert len(named) > 0
-        assert bool(pages) == (split != "train")
+        assert pages
         assert ROLES[split] in found.uses()["workspace"]
+
+
+def test_an_overlay_of_a_photo_is_its_picture(three_runs: Path) -> None:
+    records = holders.read_records(Project(three_runs))
+    explained = pq.read_table("data/explanations.parquet")["id"].to_pylist()
+    assert "data/explanations.parquet" in Found(three_runs, explained[0], records).files()
+    assert "data/explanations.parquet" not in Found(three_runs, a_photo(split="train").id, records).files()
 
 
 def test_quarantined_photos_and_duplicates(three_runs: Path) -> None:

@@ -138,11 +138,20 @@ def test_the_accuracy_is_that_of_what_the_classifier_sees(
 ) -> None:
     monkeypatch.setattr(corruptions, "AMOUNTS", {"brightness": {"as it is": 1.0, "black": 0.0}})
     figures = probe.measure(runner, LABELS, predictions, small_run.tfrecords_dir)
-    assert figures["corruptions"]["brightness"]["as it is"] == figures["clean"]
+    as_it_is = figures["corruptions"]["brightness"]["as it is"]
+    assert figures["clean"].items() <= as_it_is.items()
+    assert as_it_is["accuracy_difference"] == 0
     black = np.zeros((1, IMAGE.size_px, IMAGE.size_px, 3), np.uint8)
     answer = LABELS[int(classifier.predict_on_batch(black)[0, 0] > 0.5)]
     share = np.mean([item["label"] == answer for item in predictions])
-    assert figures["corruptions"]["brightness"]["black"]["accuracy"] == share
+    spoilt = figures["corruptions"]["brightness"]["black"]
+    assert spoilt["accuracy"] == share
+    before = [item["label"] == item["predicted"] for item in predictions]
+    after = [item["label"] == answer for item in predictions]
+    both, gained, lost = (list(zip(after, before, strict=True)).count(pair) for pair in ((1, 1), (1, 0), (0, 1)))
+    assert spoilt["accuracy_difference"] == (gained - lost) / len(predictions)
+    interval = metrics.paired_difference_interval(both, gained, lost, len(predictions))
+    assert tuple(spoilt["accuracy_difference_interval"]) == interval
 
 
 def test_a_few_images_of_the_validation_split(

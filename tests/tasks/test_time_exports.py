@@ -8,7 +8,7 @@ import pytest
 
 from tasks.stage import PawlineError
 from tasks.time_exports import time_exports
-from tests.tasks.exports import small_exports_made
+from tests.tasks.export.exports import small_exports_made
 
 
 def test_every_export_is_timed(shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

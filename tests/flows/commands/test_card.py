@@ -36,7 +36,7 @@ def test_cards_of_runs_versions_and_the_champion(three_runs: Path) -> None:
     (data / "c.md").unlink()
     with pytest.raises(PawlineError, match=r"^--out c\.html/c\.md: .*: choose another place$"):
         card("--out", "c.html/c.md", within=data)
-    with pytest.raises(PawlineError, match=r"^nothing is no file, version, experiment or git revision"):
+    with pytest.raises(PawlineError, match=r"^nothing is no file, version, experiment, git revision or hash"):
         card("nothing", within=data)
 
     git("tag", "-a", "classifier@v1.0.0", "-m", "v1", "HEAD~2")

@@ -87,7 +87,7 @@ def test_a_version_from_registration_to_rollback(folder: Path, monkeypatch: pyte
     assert pawline("rollback", "--to", "v2")[0].startswith("v2.0.0 is the champion already")
     refused(r"v1\.0\.0 was no champion before this one: `pawline promote v1\.0\.0`", "rollback", "--to", "v1")
     for command in (("promote", "v7"), ("rollback", "--to", "v7"), ("compare", "v7", "v1"), ("register", "v7")):
-        refused(r"v7 is no file, version, experiment or git revision; known here: v1\.0\.0, v2\.0\.0", *command)
+        refused(r"v7 is no file, version, experiment, git revision or hash; known here: v1\.0\.0, v2\.0\.0", *command)
     check_forgotten(folder)
     check_interrupted(folder)
     check_without_a_key(folder, monkeypatch)

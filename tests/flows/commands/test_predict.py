@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -111,11 +112,25 @@ def test_photos_are_sorted_and_answers_kept_in_files(folder: Path) -> None:
         (["--json", "--csv", "-", "photos"], "--json and --csv - both print"),
         (["--sort", "photos", "photos"], "--sort photos is a folder of the photos"),
         (["--explain", "export/export.json", "photos"], "--explain export/export.json is a file"),
+        (["--csv", "photos", "photos"], "--csv photos is a folder: name a file in it"),
+        (["--parquet", "no/a.parquet", "photos"], "--parquet no/a.parquet: there is no folder no: make it"),
         (["--engine", "litert", "photos"], "export has no export for litert: it has openvino"),
     ],
 )
 def test_what_is_wrong_gets_one_line(arguments: list[str], message: str, folder: Path) -> None:
     assert message in refusal(*arguments)
+
+
+@pytest.mark.parametrize("option", ["--csv", "--parquet"])
+def test_photos_are_not_overwritten(option: str, folder: Path) -> None:
+    """`--csv photos/*.png`, once the shell is through with it."""
+    content = Path("photos/blue.png").read_bytes()
+    refused = "is one of the photos and would be overwritten: name the file to write"
+    assert refusal(option, "photos/blue.png", "photos/red.png") == f"{option} photos/blue.png {refused}"
+    assert Path("photos/blue.png").read_bytes() == content
+    Path("photo.heic").write_bytes(b"heic")
+    assert refusal(option, "photo.heic", "./photo.heic", "photos") == f"{option} photo.heic {refused}"
+    assert Path("photo.heic").read_bytes() == b"heic"
 
 
 def test_an_empty_folder_and_a_corrupted_export_get_one_line(folder: Path) -> None:
@@ -154,6 +169,25 @@ def test_ctrl_c_ends_it_and_leaves_no_half_file(folder: Path) -> None:
     assert process.returncode == 130
     assert err == b"interrupted: what was answered so far stands; files are written only at the end\n"
     assert not list(folder.glob("*a.csv"))
+
+
+def test_what_is_named_on_an_open_pipe_is_answered_at_once(folder: Path) -> None:
+    command = [*COMMAND, "--model", "export", "--json", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        giving_up = threading.Timer(20, process.kill)
+        giving_up.start()
+        for name in ("red", "green"):
+            process.stdin.write(f"photos/{name}.png\n".encode())
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["class"] == name
+        process.send_signal(signal.SIGINT)  # which waits for no line either
+        process.wait()
+        giving_up.cancel()
+        assert process.stderr is not None
+        assert process.stderr.read().startswith(b"interrupted: ")
+    assert process.returncode == 130
 
 
 def test_help_says_the_exit_codes() -> None:

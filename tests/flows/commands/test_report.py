@@ -24,6 +24,9 @@ def test_it_says_how_the_run_stands_and_puts_it_on_the_page(three_runs: Path) ->
     context = json.loads((three_runs / "reports/context.json").read_text())
     assert context["against"]["name"] in page.read_text()
     assert context["latency_ms"].keys() == formats.keys()
+    times = context["latency_ms"]
+    run(["pawline", "report", "--no-times"], three_runs)
+    assert json.loads((three_runs / "reports/context.json").read_text())["latency_ms"] == times
     assert run(["dvc", "repro", "--dry", "report"], three_runs).stdout.count("Running stage 'report'") == 0
 
 

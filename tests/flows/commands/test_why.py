@@ -26,7 +26,7 @@ def test_the_screen_and_the_document_say_the_same(three_runs: Path, monkeypatch:
     lock = (three_runs / "dvc.lock").read_bytes()
     monkeypatch.chdir(three_runs / "tasks")  # from within the project
     lines = why().splitlines()
-    assert len(lines) == 11
+    assert len(lines) == 13
     assert lines[6] == "train_head will run: train_head.dropout 0.2 -> 0.3"
     assert why("train_head").splitlines() == ["train_head will run:", "  train_head.dropout 0.2 -> 0.3"]
     document = json.loads(why("train_head", "--json"))

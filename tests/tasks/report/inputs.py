@@ -172,8 +172,10 @@ def write_evaluation(inputs: ReportInputs, rows: Sequence[ImageRow], labels: Seq
     }
     write_json(evaluation, inputs.metrics_dir / "evaluation.json")
     clean = {"accuracy": 0.984, "accuracy_interval": [0.943, 0.996]}
-    spoilt = {"accuracy": 0.813, "accuracy_interval": [0.735, 0.872]}
-    corruptions = {"blur": {"1 px": clean, "4 px": spoilt}, "jpeg": {"quality 50": clean, "quality 10": clean}}
+    no_fall = clean | {"accuracy_difference": 0.0, "accuracy_difference_interval": [-0.03, 0.03]}
+    fall = {"accuracy": 0.813, "accuracy_interval": [0.735, 0.872]}
+    fall |= {"accuracy_difference": -0.171, "accuracy_difference_interval": [-0.247, -0.108]}
+    corruptions = {"blur": {"1 px": no_fall, "4 px": fall}, "jpeg": {"quality 50": no_fall, "quality 10": no_fall}}
     robustness = {"split": split, "images": 123, "clean": clean, "corruptions": corruptions}
     write_json(robustness, inputs.metrics_dir / "robustness.json")
 

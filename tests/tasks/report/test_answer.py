@@ -1,9 +1,11 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks.metrics import wilson_interval
-from tasks.report.answer import Context, compare, difference_interval
+from tasks.metrics import difference_interval, wilson_interval
+from tasks.report.answer import Context, compare, read_context
+from tasks.stage import write_json
 from tests.tasks.report.inputs import CHAMPION
 
 
@@ -48,8 +50,12 @@ def test_what_cannot_be_compared_is_not() -> None:
     assert compare(evaluation(1, 2), Context(is_current=True)) is None
 
 
-def test_who_was_champion_before_is_called_so() -> None:
-    promoted = Context(is_current=True, against=CHAMPION, verdict={"promoted": True, "text": "better"})
-    found = compare(evaluation(1, 2), promoted)
+def test_who_was_champion_before_is_called_so_and_forgotten_by_the_next_run(tmp_path: Path) -> None:
+    former = {**CHAMPION, "kind": "former champion"}
+    found = compare(evaluation(1, 2), Context(is_current=True, against=former))
     assert found is not None
     assert found.other == "the former champion v2.0.0"
+    path = tmp_path / "context.json"
+    for kind, still_known in (("champion", True), ("former champion", False), ("previous run", False)):
+        write_json({"classifier_sha256": "1" * 64, "against": {**CHAMPION, "kind": kind}, "verdict": None}, path)
+        assert (read_context(path, "2" * 64).against is not None) == still_known

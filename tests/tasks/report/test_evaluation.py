@@ -33,7 +33,13 @@ def test_confidence_is_held_against_the_interval_of_the_accuracy(tmp_path: Path)
 
 def robustness(**spoilt: float) -> dict[str, Any]:
     def measured(accuracy: float) -> dict[str, Any]:
-        return {"accuracy": accuracy, "accuracy_interval": [accuracy - 0.1, min(1.0, accuracy + 0.1)]}
+        fall = accuracy - 0.95
+        return {
+            "accuracy": accuracy,
+            "accuracy_interval": [accuracy - 0.1, min(1.0, accuracy + 0.1)],
+            "accuracy_difference": fall,
+            "accuracy_difference_interval": [fall - 0.15, fall + 0.15],
+        }
 
     corruptions = {name: {"1 px": measured(accuracy)} for name, accuracy in spoilt.items()}
     return {"split": "test", "images": 50, "clean": measured(0.95), "corruptions": corruptions}

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks import image_graph
-from tasks.export_formats import Exporter
-from tasks.export_replay import Photos, open_export
+from tasks.export import image_graph
+from tasks.export.formats import Exporter
+from tasks.export.nasty_images import HUGE, TINY, nasty_images
+from tasks.export.replay import Photos, open_export
 from tasks.images import EXIF_ORIENTATION, decode_upright, resize_square
-from tasks.nasty_images import HUGE, TINY, nasty_images
 from tasks.params import ImageParams
 from tasks.quiet_tf import keras, tf
 

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from tasks.onnx_names import rename_by_place
+from tasks.export.onnx_names import rename_by_place
 
 
 def network(prefix: str, *, swapped: bool) -> onnx.ModelProto:

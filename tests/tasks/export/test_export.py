@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks import export_check, keras_files, records
-from tasks.export import ExportInputs, export
-from tasks.export_replay import PATHS, Photos, open_export
+from tasks import keras_files, records
+from tasks.export import ExportInputs, check, export
+from tasks.export.replay import PATHS, Photos, open_export
 from tasks.params import ExportParams
 from tasks.stage import PawlineError
 from tests.tasks.conftest import IMAGE, Run, changed, make_exports
-from tests.tasks.exports import exports_made, small_exports_made
-
+from tests.tasks.export.exports import exports_made, small_exports_made
 
 CLASSIFIER = "classifier.keras"
 
@@ -107,7 +106,7 @@ def test_each_format_answers_for_any_number_of_photos(
 ) -> None:
     replay = open_export(name, made / PATHS[name])
     for images in (squares[:1], squares, squares[:3]):
-        tolerance = export_check.TOLERANCES.get(name, 0.3)
+        tolerance = check.TOLERANCES.get(name, 0.3)
         np.testing.assert_allclose(replay(Photos([], images)), expected[: len(images)], atol=tolerance)
 
 
@@ -115,7 +114,7 @@ def test_an_export_that_differs_is_not_written(
     small_run: Run, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("h5", "saved_model_bytes"):
-        monkeypatch.setitem(export_check.TOLERANCES, name, -1.0)  # nothing is that equal
+        monkeypatch.setitem(check.TOLERANCES, name, -1.0)  # nothing is that equal
     with caplog.at_level(logging.INFO):
         make_exports(
             small_run, small / CLASSIFIER, tmp_path / "export", ExportParams(formats=("keras", "h5", "saved_model"))
@@ -134,7 +133,7 @@ def test_an_export_that_differs_is_not_written(
 def test_without_the_saved_model_there_is_none_from_bytes(
     small_run: Run, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(export_check.TOLERANCES, "saved_model", -1.0)
+    monkeypatch.setitem(check.TOLERANCES, "saved_model", -1.0)
     make_exports(small_run, small / CLASSIFIER, tmp_path / "export", ExportParams(formats=("saved_model",)))
     facts = read_facts(tmp_path / "export")
     assert (facts["formats"], sorted(facts["refused"])) == ({}, ["saved_model", "saved_model_bytes"])

@@ -150,5 +150,7 @@ def _open_onnx(path: Path) -> Replay:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = available_processors()
     options.log_severity_level = 3  # errors
+    # Its threads would wait for the next call busily, and slow whatever else runs meanwhile.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda photos: np.asarray(session.run([ANSWER], {IMAGES: photos.squares.astype(np.float32)})[0])

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from tasks.agreement import Agreement, paired_difference_interval
-from tasks.export_check import reason_to_refuse, tolerance
+from tasks.export.agreement import Agreement
+from tasks.export.check import reason_to_refuse, tolerance
+from tasks.metrics import paired_difference_interval
 
 LABELS = np.array([0, 0, 1, 1])
 EXPECTED = np.array([[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.8, 0.2]], np.float32)  # the last is wrong

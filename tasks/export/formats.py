@@ -17,9 +17,10 @@ import numpy.typing as npt
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from tasks import image_graph, keras_files
-from tasks.export_replay import ANSWER, CONTENTS, FROM_BYTES, IMAGES, PATHS, SERVING, openvino
-from tasks.onnx_names import rename_by_place
+from tasks import keras_files
+from tasks.export import image_graph
+from tasks.export.onnx_names import rename_by_place
+from tasks.export.replay import ANSWER, CONTENTS, FROM_BYTES, IMAGES, PATHS, SERVING, openvino
 from tasks.params import ImageParams
 from tasks.quiet_tf import Model, Tensor, tf
 from tasks.silence import silence

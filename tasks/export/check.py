@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tasks import heads
-from tasks.agreement import Agreement
-from tasks.export_photos import Batch, make_nasty
-from tasks.export_replay import PATHS, Photos, Replay, open_export, replay_keras
+from tasks.export.agreement import Agreement
+from tasks.export.photos import Batch, make_nasty
+from tasks.export.replay import PATHS, Photos, Replay, open_export, replay_keras
 from tasks.metrics import Probs
 from tasks.params import ImageParams
 from tasks.progress import Progress

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks import records
-from tasks.export_replay import Photos
+from tasks.export.nasty_images import nasty_images
+from tasks.export.replay import Photos
 from tasks.image_table import read_images
 from tasks.images import decode_upright, resize_square
-from tasks.nasty_images import nasty_images
 from tasks.params import ImageParams
 from tasks.quiet_tf import tf
 from tasks.raw import list_chunks, read_chunk

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks import stage
-from tasks.export_replay import PATHS
+from tasks.export.replay import PATHS
 from tasks.params import ExportParams, ImageParams, load_section
 from tasks.progress import Progress
 from tasks.stage import PawlineError
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import
-    from tasks.export_check import Comparison
-    from tasks.export_formats import Exporter
+    from tasks.export.check import Comparison
+    from tasks.export.formats import Exporter
     from tasks.quiet_tf import Model
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def export(*, inputs: ExportInputs, export_dir: Path, image: ImageParams, params
         PawlineError: The classifier, the photos and the TFRecords are not of one run.
     """
     from tasks import records
-    from tasks.export_formats import Exporter
+    from tasks.export.formats import Exporter
 
     classifier = _load_classifier(inputs.classifier_path, image)
     formats = [name for name in NAMES if name in params.formats]
@@ -104,7 +104,7 @@ def _write(exporter: "Exporter", name: str, tfrecords_dir: Path) -> None:
         case "saved_model":
             exporter.write_saved_model(from_bytes=True)
         case "litert":
-            from tasks.export_photos import read_calibration
+            from tasks.export.photos import read_calibration
 
             exporter.write_litert("float32")
             exporter.write_litert("float16")
@@ -118,17 +118,18 @@ def _write(exporter: "Exporter", name: str, tfrecords_dir: Path) -> None:
 def _compare(
     classifier: "Model", folder: Path, names: list[str], inputs: ExportInputs, image: ImageParams
 ) -> "Comparison":
-    from tasks import export_check, records
-    from tasks.export_photos import read_validation
+    from tasks import records
+    from tasks.export import check
+    from tasks.export.photos import read_validation
 
     total = records.split_sizes(inputs.tfrecords_dir)["val"]
     batches = read_validation(inputs.raw_dir, inputs.images_path, inputs.tfrecords_dir, image)
-    return export_check.compare(classifier, folder, names, batches, image=image, total=total)
+    return check.compare(classifier, folder, names, batches, image=image, total=total)
 
 
 def _remove_refused(compared: "Comparison", exporter: "Exporter", folder: Path) -> dict[str, str]:
     """Remove the exports that are not good enough; return the reason for each."""
-    from tasks.export_check import reason_to_refuse
+    from tasks.export.check import reason_to_refuse
 
     reasons = {name: reason_to_refuse(name, agreement) for name, agreement in compared.agreements.items()}
     refused = {name: reason for name, reason in reasons.items() if reason}
@@ -144,7 +145,7 @@ def _remove_refused(compared: "Comparison", exporter: "Exporter", folder: Path) 
 
 
 def _figures(name: str, compared: "Comparison", folder: Path) -> dict[str, Any]:
-    from tasks.export_check import tolerance
+    from tasks.export.check import tolerance
 
     path = PATHS[name]
     return {"path": path, "bytes": _size(folder / path), **tolerance(name), **compared.agreements[name].figures()}
@@ -179,7 +180,3 @@ def main(argv: list[str] | None = None) -> None:
     path, export_dir = args.pop("params"), args.pop("export_dir")
     image, params = load_section(path, "image", ImageParams), load_section(path, "export", ExportParams)
     export(inputs=ExportInputs(**args), export_dir=export_dir, image=image, params=params)
-
-
-if __name__ == "__main__":
-    stage.run(main)

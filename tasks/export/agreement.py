@@ -1,12 +1,11 @@
 """How far the answers of an export are from those of the classifier it was made from."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from tasks.metrics import Labels, Probs, wilson_interval
+from tasks.metrics import Labels, Probs, paired_difference_interval
 
 
 @dataclass
@@ -69,31 +68,3 @@ def _differences(expected: Probs, answered: Probs) -> npt.NDArray[np.float64]:
     """The largest difference of a probability of each image; infinite where a probability is no number."""
     difference = np.abs(expected.astype(np.float64) - answered).max(axis=1)
     return np.where(np.isnan(difference), np.inf, difference)
-
-
-def paired_difference_interval(both: int, first_only: int, second_only: int, images: int) -> tuple[float, float]:
-    """Return the 95 % interval of the difference, first less second, of two shares of the same images.
-
-    Newcombe, "Improved confidence intervals for the difference between binomial proportions based on paired data"
-    (1998), method 10: Wilson's intervals of both shares, put together with their correlation.
-
-    Args:
-        both: Images that count in both shares.
-        first_only: Those that count in the first share alone.
-        second_only: Those that count in the second alone.
-        images: All.
-    """
-    neither = images - both - first_only - second_only
-    first, second = both + first_only, both + second_only
-    (low_1, high_1), (low_2, high_2) = wilson_interval(first, images), wilson_interval(second, images)
-    below_1, above_1 = first / images - low_1, high_1 - first / images
-    below_2, above_2 = second / images - low_2, high_2 - second / images
-    cross: float = both * neither - first_only * second_only
-    if cross > 0:
-        cross = max(cross - images / 2, 0)  # the paper's correction for continuity
-    spread = math.sqrt(first * (images - first) * second * (images - second))
-    correlation = cross / spread if spread else 0.0
-    difference = (first_only - second_only) / images
-    down = below_1**2 - 2 * correlation * below_1 * above_2 + above_2**2
-    up = above_1**2 - 2 * correlation * above_1 * below_2 + below_2**2
-    return difference - math.sqrt(max(0.0, down)), difference + math.sqrt(max(0.0, up))
