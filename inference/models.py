@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from inference.classifier import Classifier
 from tasks.stage import SCRATCH, PawlineError, write_json
 
 if TYPE_CHECKING:
@@ -57,11 +56,6 @@ def find(model: str | None, here: Path) -> Found:
     project = Project(root)
     run = find_from(project, model, here)
     return Found(run.name, _bring_here(project, run), run)
-
-
-def lineage_digest(found: Found, classifier: Classifier) -> str:
-    """Return what says for ever which classifier gave an answer: the SHA-256 of its `classifier.keras`."""
-    return classifier.sha256
 
 
 def _project_root(here: Path, model: str | None) -> Path:

@@ -29,7 +29,7 @@ def escape(value: object) -> object:
 def code(value: str) -> str:
     """Show text as code, if a table's cell can show it so."""
     shown = str(visible(value))
-    return str(escape(value)) if re.search(r"[`|]|^\s*$|^\s|\s$", shown) else Markdown(f"`{shown}`")
+    return Markdown(escape(value)) if re.search(r"[`|]|^\s*$|^\s|\s$", shown) else Markdown(f"`{shown}`")
 
 
 def align_tables(markdown: str) -> str:

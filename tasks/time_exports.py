@@ -20,17 +20,17 @@ import numpy as np
 from PIL import Image
 
 from tasks import stage
-from tasks.export.replay import Photos, open_export
+from tasks.export.replay import Photos, Replay, open_export
 from tasks.progress import Progress
 from tasks.stage import PawlineError
 
 log = logging.getLogger(__name__)
 
-WARM_UP_CALLS, TIMED_CALLS = 3, 30
+WARM_UP_CALLS, TIMED_CALLS = 5, 50
 
 
 def time_exports(*, export_dir: Path, out: Path) -> None:
-    """Time every export of a folder, in turn, so that what else the machine does meanwhile slows all of them.
+    """Time every export of a folder, each by itself: the threads of another library would wait busily and slow it.
 
     Raises:
         PawlineError: An export is missing.
@@ -40,20 +40,25 @@ def time_exports(*, export_dir: Path, out: Path) -> None:
     missing = next((path for path in paths.values() if not path.exists()), None)
     if missing is not None:
         raise PawlineError(f"{missing} is missing: `dvc checkout {export_dir}` or `dvc repro export`")
-    replays = {name: open_export(name, path) for name, path in paths.items()}
     photo = _noise(facts["image"]["size_px"])
-    seconds: dict[str, list[float]] = {name: [] for name in replays}
-    with Progress("time", total=WARM_UP_CALLS + TIMED_CALLS, unit="calls") as progress:
-        for _ in range(WARM_UP_CALLS + TIMED_CALLS):
-            for name, replay in replays.items():
-                began = time.perf_counter()
-                replay(photo)
-                seconds[name].append(time.perf_counter() - began)
+    latencies = {}
+    with Progress("time", total=len(paths), unit="formats") as progress:
+        for name, path in paths.items():
+            latencies[name] = _time(open_export(name, path), photo)
             progress.advance()
-    latencies = {name: 1000 * statistics.median(calls[WARM_UP_CALLS:]) for name, calls in seconds.items()}
     with stage.whole_file(out) as unfinished:
         stage.write_json(latencies, unfinished)
     log.info("time: %s", ", ".join(f"{name} {latency:.1f} ms" for name, latency in latencies.items()))
+
+
+def _time(replay: Replay, photo: Photos) -> float:
+    """Return the median milliseconds of a call."""
+    seconds = []
+    for _ in range(WARM_UP_CALLS + TIMED_CALLS):
+        began = time.perf_counter()
+        replay(photo)
+        seconds.append(time.perf_counter() - began)
+    return 1000 * statistics.median(seconds[WARM_UP_CALLS:])
 
 
 def _noise(size_px: int) -> Photos:

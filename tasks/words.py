@@ -29,6 +29,11 @@ def visible(value: object) -> object:
     return value
 
 
+def name(value: str) -> Markup:
+    """Set a user's name apart in HTML: written from right to left it leaves the text around it, and `_` ends a line."""
+    return Markup("<bdi>{}</bdi>").format(Markup("_<wbr>").join(str(visible(value)).split("_")))
+
+
 def percent(share: float) -> str:
     """Format a share: 98.4 %."""
     return f"{share:.1%}".replace("%", " %")

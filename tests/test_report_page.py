@@ -147,6 +147,29 @@ def test_nothing_sticks_out_runs_or_is_loaded(tab: "Page", worst_page: Path) -> 
     assert tab.title() == "Pawline report: accuracy 98.4\N{NO-BREAK SPACE}%"
 
 
+@pytest.mark.parametrize("width", [1200, 360])
+def test_names_of_classes_can_be_read_in_the_matrix(
+    width: int, browser: "Browser", tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.mktemp("cats")
+    inputs = write_run(root, labels=["abyssinian", "american_bobtail", "american_curl", "siamese", "sphynx"])
+    report(inputs=inputs, report_out=root / "index.html", summary_out=root / "summary.md")
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto((root / "index.html").as_uri())
+    heights = page.eval_on_selector_all("th bdi", "names => names.map(one => one.getBoundingClientRect().height)")
+    assert len(heights) > 15
+    assert max(heights) < 60, "two lines at most: only after the underscore"
+    assert max(page.eval_on_selector_all(".confusion td", "cells => cells.map(one => one.offsetHeight)")) < 80
+    off_centre = """heads => heads.slice(1).map((head, column) => {
+        const [name, cell] = [head.firstElementChild, document.querySelector(`.confusion td:nth-child(${column + 2})`)]
+            .map(one => one.getBoundingClientRect());
+        return Math.abs(name.left + name.right - cell.left - cell.right) / 2;
+    })"""
+    assert max(page.eval_on_selector_all(".confusion thead th", off_centre)) < 2
+    assert page.evaluate(WIDER) == []
+    page.close()
+
+
 def test_with_every_gallery_full_it_is_below_five_megabytes(worst_page: Path) -> None:
     text = worst_page.read_text(encoding="utf-8")
     assert text.count("data:image/jpeg") > 230

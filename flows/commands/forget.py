@@ -156,7 +156,7 @@ def _holders(plan: "Plan", places: "Places") -> Iterator[str]:
         taken = size(sum(path.stat().st_size for path in plan.copies))
         files = _listed([str(path.relative_to(Path.cwd())) for path in plan.copies])
         yield f"  from the workspace: {taken} in {len(plan.copies):,} files: {files}"
-    yield "stays: models, and data/images.parquet and data/predictions.parquet (its id, path and figures, no pixels)"
+    yield "stays: models, and tables such as data/images.parquet and data/predictions.parquet (its id and figures)"
 
 
 def _what_remains(plan: "Plan", decision: "Decision") -> Iterator[str]:

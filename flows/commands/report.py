@@ -42,9 +42,8 @@ def report_command(
         from lineage.runs import Project
 
         project = Project(Path.cwd())
-        digest = report_context.read_classifier_digest(
-            project.root
-        )  # what is missing shows before anything is measured
+        # What is missing shows before anything is measured.
+        digest = report_context.read_classifier_digest(project.root)
         with dvc_graph.only_run() as lock_fd:
             latency_ms = report_context.time_exports(project.root) if times else report_context.known_times(digest)
             context = report_context.collect(project, latency_ms)

@@ -60,7 +60,7 @@ def serve_command(
             served = Served(
                 classifier=loaded,
                 name=found.name,
-                digest=models.lineage_digest(found, loaded),
+                digest=loaded.sha256,
                 max_bytes=round(max_mb * BYTES_PER_MB),
                 unsure_below=unsure_below,
                 hosts=service_server.local_hosts(listening),

@@ -1,6 +1,7 @@
 """Stage `export`: the classifier in the formats that others load, each held against the original.
 
-reads   models/classifier.keras, data/raw/, data/images.parquet, data/tfrecords/, params.yaml: image, export
+reads   models/classifier.keras, data/raw/, data/images.parquet, data/tfrecords/, params.yaml: image, export,
+        validate.max_pixels
 writes  models/export/ (the exports, labels.txt, export.json)
 
 python -m tasks.export    (half a minute, and about 70 ms a validation photo)
@@ -12,13 +13,16 @@ their files on. One that is beyond its tolerance is removed; the log and export.
 import hashlib
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import Field
 
 from tasks import stage
 from tasks.export.replay import PATHS
 from tasks.params import ExportParams, ImageParams, load_section
+from tasks.params_file import Section, checked, read_values, value_at
 from tasks.progress import Progress
 from tasks.stage import PawlineError
 
@@ -41,6 +45,12 @@ NAMES = {  # the exports that each of `export.formats` stands for
 CALIBRATION_IMAGES = 32
 
 
+class PixelsParams(Section):
+    """What of `validate` those need who show the classifier other photos."""
+
+    max_pixels: int = Field(ge=1, description="`validate` refused photos of more")
+
+
 class ExportInputs(NamedTuple):
     """The paths that the stage reads."""
 
@@ -50,37 +60,40 @@ class ExportInputs(NamedTuple):
     tfrecords_dir: Path
 
 
-def export(*, inputs: ExportInputs, export_dir: Path, image: ImageParams, params: ExportParams) -> None:
+def export(
+    *, inputs: ExportInputs, export_dir: Path, image: ImageParams, params: ExportParams, max_pixels: int | None = None
+) -> None:
     """Write each format, replay it, and remove what disagrees with the classifier.
+
+    `max_pixels` is the most that `validate` let a photo have; export.json does not mention None.
 
     Raises:
         PawlineError: The classifier, the photos and the TFRecords are not of one run.
     """
-    from tasks import records
+    from tasks import records  # it makes TensorFlow quiet before `formats` imports parts of it
     from tasks.export.formats import Exporter
 
     classifier = _load_classifier(inputs.classifier_path, image)
     formats = [name for name in NAMES if name in params.formats]
     with stage.whole_dir(export_dir) as unfinished:
         exporter = Exporter(inputs.classifier_path, classifier, image, unfinished)
-        with Progress("export", total=len(formats), unit="formats") as progress:
-            for name in formats:
-                _write(exporter, name, inputs.tfrecords_dir)
-                progress.advance()
+        _write_all(exporter, formats, inputs.tfrecords_dir)
         names = [name for kind in formats for name in NAMES[kind]]
         compared = _compare(classifier, unfinished, names, inputs, image)
         refused = _remove_refused(compared, exporter, unfinished)
         labels = records.read_labels(inputs.tfrecords_dir)
+        (unfinished / "labels.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
         facts = {
             "labels": labels,
             "image": image.model_dump(),
-            "classifier_sha256": hashlib.sha256(inputs.classifier_path.read_bytes()).hexdigest(),
+            **({} if max_pixels is None else {"max_pixels": max_pixels}),
+            "classifier_sha256": _sha256(inputs.classifier_path),
             "images": compared.images,
             "nasty_images": compared.nasty_images,
             "formats": {name: _figures(name, compared, unfinished) for name in names if name not in refused},
             "refused": refused,
+            "sha256": {path.relative_to(unfinished).as_posix(): _sha256(path) for path in _files(unfinished)},
         }
-        (unfinished / "labels.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
         stage.write_json(facts, unfinished / "export.json")
     _log_outcome(facts, export_dir)
 
@@ -93,6 +106,13 @@ def _load_classifier(path: Path, image: ImageParams) -> "Model":
     if size_px != image.size_px:
         raise PawlineError(f"{path} takes {size_px} px and image.size_px is {image.size_px}: `dvc repro`")
     return classifier
+
+
+def _write_all(exporter: "Exporter", formats: Sequence[str], tfrecords_dir: Path) -> None:
+    with Progress("export", total=len(formats), unit="formats") as progress:
+        for name in formats:
+            _write(exporter, name, tfrecords_dir)
+            progress.advance()
 
 
 def _write(exporter: "Exporter", name: str, tfrecords_dir: Path) -> None:
@@ -155,8 +175,21 @@ def _size(path: Path) -> int:
     """Return the bytes of an export's files."""
     if path.suffix == ".xml":  # the weights lie beside it
         return path.stat().st_size + path.with_suffix(".bin").stat().st_size
-    files = [path] if path.is_file() else path.rglob("*")
-    return sum(file.stat().st_size for file in files if file.is_file())
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else _files(path)))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def load_max_pixels(path: Path) -> int:
+    """Read `validate.max_pixels` alone; the rest of its section is not looked at."""
+    value = value_at(read_values(path), "validate.max_pixels", path)
+    return checked(PixelsParams, {"max_pixels": value}, path, prefix="validate.").max_pixels
 
 
 def _log_outcome(facts: Mapping[str, Any], export_dir: Path) -> None:
@@ -179,4 +212,5 @@ def main(argv: list[str] | None = None) -> None:
     args = vars(parser.parse_args(argv))
     path, export_dir = args.pop("params"), args.pop("export_dir")
     image, params = load_section(path, "image", ImageParams), load_section(path, "export", ExportParams)
-    export(inputs=ExportInputs(**args), export_dir=export_dir, image=image, params=params)
+    max_pixels = load_max_pixels(path)
+    export(inputs=ExportInputs(**args), export_dir=export_dir, image=image, params=params, max_pixels=max_pixels)

@@ -10,10 +10,16 @@ from tasks.metrics import Labels, Probs, paired_difference_interval
 
 @dataclass
 class Agreement:
-    """Counts over batches of photos, for one export. A row of NaN is an answer that the export could not give."""
+    """Counts over batches of photos, for one export.
 
+    Attributes:
+        decodes: It is given files, and a row of NaN is a file that it cannot read. Elsewhere NaN is a wrong answer.
+    """
+
+    decodes: bool = False
     images: int = 0
     unread: int = 0
+    nasty_unread: int = 0
     max_difference: float = 0.0
     nasty_max_difference: float = 0.0
     same_answers: int = 0
@@ -24,7 +30,7 @@ class Agreement:
 
     def add(self, expected: Probs, answered: Probs, labels: Labels) -> None:
         """Count a batch: probabilities [images, classes] of the classifier and of the export, and what is right."""
-        read = ~np.isnan(answered).all(axis=1)
+        read = self._read(answered)
         self.unread += int((~read).sum())
         expected, answered, labels = expected[read], answered[read], labels[read]
         differences = _differences(expected, answered)
@@ -39,9 +45,14 @@ class Agreement:
 
     def add_nasty(self, expected: Probs, answered: Probs) -> None:
         """Count a batch of nasty images, of which only the largest difference is of interest."""
-        read = ~np.isnan(answered).all(axis=1)
+        read = self._read(answered)
+        self.nasty_unread += int((~read).sum())
         differences = _differences(expected[read], answered[read])
         self.nasty_max_difference = max([self.nasty_max_difference, *differences.tolist()])
+
+    def _read(self, answered: Probs) -> npt.NDArray[np.bool_]:
+        unread: npt.NDArray[np.bool_] = np.isnan(answered).min(axis=1) & self.decodes
+        return ~unread
 
     @property
     def accuracy_difference(self) -> float:
@@ -61,6 +72,7 @@ class Agreement:
             "accuracy_difference_interval": paired_difference_interval(both, gained, lost, images),
             "same_answers": self.same_answers / images,
             "unread_images": self.unread,
+            "nasty_unread_images": self.nasty_unread,
         }
 
 

@@ -56,7 +56,7 @@ def compare(
     original = replay_keras(classifier)
     # `keras` is the classifier's own file, byte for byte: its answers are those that the others are held against.
     replays = {name: open_export(name, folder / PATHS[name]) for name in names if name != "keras"}
-    agreements = {name: Agreement() for name in names}
+    agreements = {name: Agreement(decodes=name == "saved_model_bytes") for name in names}
     images = nasty_images = 0
 
     def answer(photos: Photos) -> tuple[Probs, dict[str, Probs]]:
@@ -91,16 +91,17 @@ def reason_to_refuse(name: str, agreement: Agreement) -> str | None:
     """Say in one line why an export is not good enough, or return None."""
     if not agreement.images:
         return f"it can read none of the {agreement.unread} validation photos"
+    largest = {"a validation photo": agreement.max_difference, "a nasty image": agreement.nasty_max_difference}
+    for where, difference in largest.items():
+        if not np.isfinite(difference):
+            return f"the answer for {where} is not a number"
     if name in ACCURACY_TOLERANCES:
         allowed = max(ACCURACY_TOLERANCES[name], 1 / agreement.images)
         lost = -agreement.accuracy_difference
         if lost > allowed + 1e-9:  # they are quotients of the same number
             return f"of the accuracy on validation {lost:.4f} is lost, {allowed:.4f} is allowed"
         return None
-    for where, difference in (
-        ("a validation photo", agreement.max_difference),
-        ("a nasty image", agreement.nasty_max_difference),
-    ):
+    for where, difference in largest.items():
         if difference > TOLERANCES[name]:
             return f"the probability of {where} differs by {difference:.2g}, {TOLERANCES[name]:g} is allowed"
     return None

@@ -121,7 +121,8 @@ class Exporter:
         return tf.function(answer, input_signature=[spec], autograph=False)
 
     def _answer(self, images: Tensor) -> dict[str, Tensor]:
-        return {ANSWER: self._frozen(images)[0]}
+        # TensorFlow does not hold callers to a signature's height and width; LiteRT drops this.
+        return {ANSWER: self._frozen(tf.ensure_shape(images, self._frozen.inputs[0].shape))[0]}
 
 
 def _save(signatures: dict[str, Model], folder: Path) -> None:

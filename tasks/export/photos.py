@@ -67,10 +67,18 @@ def read_calibration(tfrecords_dir: Path, images: int) -> npt.NDArray[np.uint8]:
     They are spread evenly: the training split is sorted by class, and without one class the range of the output would
     be wrong.
     """
-    step = max(1, records.split_sizes(tfrecords_dir)["train"] // images)
+    wanted = set(spread_evenly(records.split_sizes(tfrecords_dir)["train"], images))
     paths = [str(path) for path in records.shard_paths(tfrecords_dir, "train")]
     squares = []
-    for serialized in tf.data.TFRecordDataset(paths).shard(step, 0).take(images):
+    for position, serialized in enumerate(tf.data.TFRecordDataset(paths)):
+        if position not in wanted:
+            continue
         example = tf.io.parse_single_example(serialized, {"image": tf.io.FixedLenFeature((), tf.string)})
         squares.append(tf.io.decode_png(example["image"], channels=3).numpy())
     return np.stack(squares)
+
+
+def spread_evenly(total: int, wanted: int) -> list[int]:
+    """Return so many positions of 0 to `total` - 1, from the first to the last, or all if there are fewer."""
+    positions: list[int] = np.linspace(0, total - 1, min(total, wanted)).round().astype(int).tolist()
+    return positions

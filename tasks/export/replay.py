@@ -1,6 +1,7 @@
 """Exports, loaded as those who get them would load them, and run."""
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -74,6 +75,12 @@ def openvino() -> ModuleType:
     return importlib.import_module("openvino")
 
 
+def onnxruntime() -> ModuleType:
+    """Import ONNX Runtime without its telemetry, which keeps a number of the machine in the user's cache."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    return importlib.import_module("onnxruntime")
+
+
 def replay_keras(network: "Model") -> Replay:
     """Return what answers by a Keras model in memory; traced once for all batch sizes, as `predict` is not."""
     from tasks.quiet_tf import tf
@@ -112,7 +119,8 @@ def _open_from_bytes(path: Path) -> Replay:
 
     def answer(content: bytes) -> Answers:
         try:
-            answers: Answers = signature(tf.constant([content]))[ANSWER].numpy()
+            # NaN is for what it cannot read: what it reads and has no answer for is wrong.
+            answers: Answers = np.nan_to_num(signature(tf.constant([content]))[ANSWER].numpy(), nan=np.inf)
         except tf.errors.InvalidArgumentError:
             return np.full((1, columns), np.nan, np.float32)
         return answers
@@ -145,12 +153,10 @@ def _open_openvino(path: Path) -> Replay:
 
 
 def _open_onnx(path: Path) -> Replay:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
+    options = onnxruntime().SessionOptions()
     options.intra_op_num_threads = available_processors()
     options.log_severity_level = 3  # errors
     # Its threads would wait for the next call busily, and slow whatever else runs meanwhile.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime().InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda photos: np.asarray(session.run([ANSWER], {IMAGES: photos.squares.astype(np.float32)})[0])

@@ -12,7 +12,7 @@ What no stage may know, such as the champion and times, is in reports/context.js
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,11 @@ from tasks.report.evaluation import (
     sample_facts,
     slice_facts,
 )
-from tasks.report.lineage import lineage_facts
+from tasks.report.lineage import SOURCES, lineage_facts
 from tasks.report.photos import explanation_facts, thumbnail_facts
 from tasks.report.render import render_page, render_summary
 from tasks.report.training import training_facts
-from tasks.words import SPLIT_NAMES, name_formats
+from tasks.words import SPLIT_NAMES, counted, name_formats
 
 log = logging.getLogger(__name__)
 
@@ -113,9 +113,11 @@ def collect(inputs: ReportInputs) -> dict[str, Any]:
         "evaluated": SPLIT_NAMES[evaluation["split"]],
         "validation": _read_json(inputs.metrics_dir / "validation.json"),
         "source": _read_json(inputs.source_path),
+        "sources": SOURCES,
         "origin": _read_json(inputs.backbone_dir / "origin.json"),
         "export": export,
         "exports": name_formats(export["formats"]),
+        "unread": list(_unread(export["formats"])),
         "refused": [(name, reason) for name, _, reason in name_formats(export["refused"])],
         "split_names": {split: SPLIT_NAMES[split] for split in SPLITS},
         **data_facts(rows),
@@ -131,6 +133,14 @@ def collect(inputs: ReportInputs) -> dict[str, Any]:
         **lineage_facts(inputs.places()),
     }
     return facts | thumbnail_facts(inputs.raw_dir, rows, facts)
+
+
+def _unread(formats: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Say which exports could not decode what; an older export.json does not tell of odd files."""
+    for name, _, facts in name_formats(formats):
+        counts = {"validation photo": facts["unread_images"], "odd file": facts.get("nasty_unread_images", 0)}
+        if told := [counted(count, noun) for noun, count in counts.items() if count]:
+            yield f"{name} cannot read {' and '.join(told)}."
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.metrics import difference_interval
+from tasks.stage import PawlineError
 from tasks.words import SPLIT_NAMES, percent, points
 
 Interval = tuple[float, float]
@@ -56,14 +57,22 @@ def read_context(path: Path, classifier_sha256: str) -> Context:
     Args:
         path: The file.
         classifier_sha256: This run's classifier. Of a context written for another one, only the champion still holds.
+
+    Raises:
+        PawlineError: The file is not what `pawline report` writes.
     """
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    if raw.pop("classifier_sha256") == classifier_sha256:
-        return Context(is_current=True, **raw)
-    against = raw["against"]
-    if against is None or against["kind"] != "champion":
-        return Context(is_current=False)
-    return Context(is_current=False, against={**against, "same_classifier": False})
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if raw.pop("classifier_sha256") == classifier_sha256:
+            return Context(is_current=True, **raw)
+        against = raw["against"]
+        if against is None or against["kind"] != "champion":
+            return Context(is_current=False)
+        return Context(is_current=False, against={**against, "same_classifier": False})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PawlineError(
+            f"{path} is damaged ({error!r}): `git checkout {path}` brings it back, `pawline report` writes it anew"
+        ) from error
 
 
 def compare(evaluation: Mapping[str, Any], context: Context) -> Comparison | None:

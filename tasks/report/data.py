@@ -16,6 +16,7 @@ from tasks.slices import SQUARE_WITHIN
 from tasks.words import percent
 
 MOST_SUSPECTS = 24
+LEAST_OUT_OF_FOLD = 0.8  # below it most labels that a model doubts are its own mistakes
 
 
 def data_facts(rows: Sequence[ImageRow]) -> dict[str, Any]:
@@ -62,4 +63,9 @@ def label_error_facts(table_path: Path, metrics_path: Path) -> dict[str, Any]:
     """Return the likely label errors, the likeliest first, and how they were found."""
     table = pq.read_table(table_path, use_threads=False)
     found: Mapping[str, Any] = json.loads(metrics_path.read_text(encoding="utf-8"))
-    return {"label_errors": found, "suspects": table.slice(0, MOST_SUSPECTS).to_pylist()}
+    accuracy = found["out_of_fold_accuracy"]
+    return {
+        "label_errors": found,
+        "too_hard_to_check": accuracy is not None and accuracy < LEAST_OUT_OF_FOLD,
+        "suspects": table.slice(0, MOST_SUSPECTS).to_pylist(),
+    }

@@ -21,6 +21,7 @@ SAMPLE = 30
 MOST_SLICES = 80
 SCALINGS = ("as trained", "scaled")  # of reliability.csv
 CORRUPTION_NAMES = {"jpeg": "JPEG compression"}
+FACTOR = "x "  # begins an amount of which 1 leaves the image as it is
 
 Curves = dict[str, list[figures.Point]]  # by class
 
@@ -127,13 +128,10 @@ def sample_facts(predictions: pa.Table) -> dict[str, Any]:
 
 def robustness_facts(robustness: Mapping[str, Any]) -> dict[str, Any]:
     """Return a panel for each corruption, and the finding of all."""
-    clean = robustness["clean"]["accuracy"]
+    images, clean = robustness["images"], robustness["clean"]["accuracy"]
+    untouched = _spoilt(f"{FACTOR}1", robustness["clean"], images)
     panels = {
-        CORRUPTION_NAMES.get(name, name): [
-            Measured(amount, one["accuracy"], low, high, robustness["images"])
-            for amount, one in amounts.items()
-            for low, high in [one["accuracy_interval"]]
-        ]
+        CORRUPTION_NAMES.get(name, name): _in_order([_spoilt(amount, one, images) for amount, one in amounts.items()])
         for name, amounts in robustness["corruptions"].items()
     }
     lowest = min((one.low for steps in panels.values() for one in steps), default=0.0)
@@ -141,12 +139,27 @@ def robustness_facts(robustness: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "robustness": robustness,
         "panels": [
-            (name, finding, steps, figures_evaluation.draw_robustness(clean, steps, start, f"{name}: {finding}"))
+            (name, finding, steps, figures_evaluation.draw_robustness(clean, drawn, start, f"{name}: {finding}"))
             for name, steps in panels.items()
             for finding in [_panel_finding(clean, steps)]
+            for drawn in [_in_order([*steps, untouched]) if _are_factors(steps) else steps]
         ],
         "robustness_finding": _worst_corruption(robustness["corruptions"], clean),
     }
+
+
+def _spoilt(amount: str, figures: Mapping[str, Any], images: int) -> Measured:
+    low, high = figures["accuracy_interval"]
+    return Measured(amount, figures["accuracy"], low, high, images)
+
+
+def _are_factors(steps: list[Measured]) -> bool:
+    return all(str(step.at).startswith(FACTOR) for step in steps)
+
+
+def _in_order(steps: list[Measured]) -> list[Measured]:
+    """Put factors in order of size; other amounts are written from mild to strong."""
+    return sorted(steps, key=lambda step: float(str(step.at).removeprefix(FACTOR))) if _are_factors(steps) else steps
 
 
 def _panel_finding(clean: float, steps: list[Measured]) -> str:
@@ -165,8 +178,13 @@ def _worst_corruption(corruptions: Mapping[str, Mapping[str, Any]], clean: float
         if any(one["accuracy_difference_interval"][1] < 0 for one in amounts.values())
     ]
     fall = f"{percent(accuracy)} right, against {percent(clean)} of photos as they are"
-    clear = f"Beyond chance is the fall by {', '.join(below)}." if below else "No fall is beyond chance."
-    return f"The worst is {worst} at {amount}: {fall}. {clear}"
+    return f"The worst is {worst} at {amount}: {fall}. {_beyond_chance(below)}"
+
+
+def _beyond_chance(names: list[str]) -> str:
+    if len(names) < 2:
+        return f"The fall by {names[0]} is beyond chance." if names else "No fall is beyond chance."
+    return f"The falls by {', '.join(names[:-1])} and {names[-1]} are beyond chance."
 
 
 def _axis_start(lowest: float) -> float:

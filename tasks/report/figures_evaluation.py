@@ -69,7 +69,7 @@ def draw_robustness(clean: float, steps: Sequence[Measured], lowest: float, abou
 
     Args:
         clean: The accuracy without any corruption.
-        steps: By amount, from mild to strong.
+        steps: By amount, from mild to strong, or factors by size with the clean photos between them.
         lowest: Where the axis begins: the same for all corruptions.
         about: The finding.
     """

@@ -13,6 +13,12 @@ from tasks.dvc_hash import FOLDER_SUFFIX, hash_path
 
 SHORT_HASH = 7  # characters in the picture
 HASHES_IN_BOX = 2
+SOURCES = {
+    "synthetic": "drawn by Pawline's generator: not photos",
+    "archive": "an archive",
+    "directory": "a folder of class folders",
+    "tfds": "a TensorFlow Datasets data set, its files as TFDS stores them",
+}
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def _environment(**options: Any) -> jinja2.Environment:  # noqa: ANN401 - Jinja'
         lstrip_blocks=True,
         **options,
     )
-    names = ("percent", "points", "figure", "small", "megabytes", "seconds", "counted")
+    names = ("percent", "points", "figure", "small", "megabytes", "seconds", "counted", "name")
     environment.filters |= {name: getattr(words, name) for name in names}
     environment.filters["count"] = "{:,}".format
     environment.tests["folder"] = is_folder

@@ -6,6 +6,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 time.sleep(0.05)
         else:
             self.send_error(404, "Not Found")
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # who asked has had enough
+            super().handle()
 
     def log_message(self, *_: object) -> None:
         pass

@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.words import MINUS, counted, name_formats, percent, points, seconds, visible
+from tasks.words import MINUS, counted, name, name_formats, percent, points, seconds, visible
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,7 @@ from tasks.words import MINUS, counted, name_formats, percent, points, seconds, 
         (seconds(1234.0), "21 min"),
         (counted(1, "photo"), "1 photo"),
         (counted(1200, "class", "classes"), "1,200 classes"),
+        (name("<b>_\u202ecat"), r"<bdi>&lt;b&gt;_<wbr>\u202ecat</bdi>"),
         (visible("a\u202eb\x00"), "a\\u202eb\\x00"),
         (visible("na\u00efve \u732b"), "na\u00efve \u732b"),
     ],

@@ -15,9 +15,7 @@ def test_it_says_how_the_run_stands_and_puts_it_on_the_page(three_runs: Path) ->
     done = run(["pawline", "report"], three_runs).stdout
     formats = json.loads((three_runs / "models/export/export.json").read_text())["formats"]
     assert re.search(r"^accuracy 0\.\d{4} \(95 % interval 0\.\d{4} to [01]\.\d{4}\) on \d+ photos of test$", done, re.M)
-    assert re.search(
-        r"^[0-9a-f]{10} \(previous run\) had 0\.\d{4} on \d+ photos of test: [+-]\d+\.\d points$", done, re.M
-    )
+    assert re.search(r" the previous run [0-9a-f]{10}, which was right on \d+\.\d % of \d+ images", done)
     for name in formats:
         assert re.search(rf"^{name} +\d+\.\d MB +\d+\.\d ms ", done, re.M)
     assert page.read_text() != before

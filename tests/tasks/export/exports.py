@@ -39,7 +39,7 @@ def small_exports_made(shared_folder: Path) -> Path:
 
 def _make_small_exports(run: Run, folder: Path) -> None:
     save_small_classifier(folder / "classifier.keras")
-    params = {"image": IMAGE.model_dump(), "export": {"formats": list(ALL.formats)}}
+    params = {"image": IMAGE.model_dump(), "export": {"formats": list(ALL.formats)}, "validate": {"max_pixels": 12_345}}
     (folder / "params.yaml").write_text(json.dumps(params))  # JSON is YAML
     processes = [_start_export(run, folder, name) for name in ("first", "second")]
     assert [process.wait() for process in processes] == [0, 0], (folder / "first.err").read_text()

@@ -11,8 +11,11 @@ LABELS = np.array([0, 0, 1, 1])
 EXPECTED = np.array([[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.8, 0.2]], np.float32)  # the last is wrong
 
 
-def agreement(*answered: list[float]) -> Agreement:
-    counted = Agreement()
+NOTHING = [float("nan")] * 2
+
+
+def agreement(*answered: list[float], decodes: bool = False) -> Agreement:
+    counted = Agreement(decodes)
     counted.add(EXPECTED, np.array(answered, np.float32), LABELS)
     return counted
 
@@ -36,11 +39,23 @@ def test_batches_add_up() -> None:
 
 
 def test_what_could_not_be_read_is_counted_and_left_out() -> None:
-    nothing = [float("nan")] * 2
-    figures = agreement([0.9, 0.1], nothing, nothing, [0.8, 0.2]).figures()
+    counted = agreement([0.9, 0.1], NOTHING, NOTHING, [0.8, 0.2], decodes=True)
+    counted.add_nasty(EXPECTED[:3], np.array([NOTHING, EXPECTED[1], NOTHING], np.float32))
+    figures = counted.figures()
     assert (figures["unread_images"], figures["max_difference"], figures["accuracy"]) == (2, 0, 0.5)
-    reason = reason_to_refuse("saved_model_bytes", agreement(nothing, nothing, nothing, nothing))
+    assert (figures["nasty_unread_images"], figures["nasty_max_difference"]) == (2, 0)
+    reason = reason_to_refuse("saved_model_bytes", agreement(NOTHING, NOTHING, NOTHING, NOTHING, decodes=True))
     assert reason == "it can read none of the 4 validation photos"
+
+
+@pytest.mark.parametrize("name", ["onnx", "litert_int8"])
+def test_what_is_given_squares_must_answer_every_one(name: str) -> None:
+    counted = agreement(NOTHING, *EXPECTED[1:].tolist())
+    assert reason_to_refuse(name, counted) == "the answer for a validation photo is not a number"
+    assert (counted.images, counted.unread) == (4, 0)
+    counted = agreement(*EXPECTED.tolist())
+    counted.add_nasty(EXPECTED[:1], np.array([NOTHING], np.float32))
+    assert reason_to_refuse(name, counted) == "the answer for a nasty image is not a number"
 
 
 @pytest.mark.parametrize(
@@ -49,7 +64,7 @@ def test_what_could_not_be_read_is_counted_and_left_out() -> None:
         ([0.9, 0.1], None),
         ([0.90009, 0.09991], None),
         ([0.8, 0.2], "the probability of a validation photo differs by 0.1, 0.0001 is allowed"),
-        ([float("nan"), 0.1], "the probability of a validation photo differs by inf, 0.0001 is allowed"),
+        ([float("nan"), 0.1], "the answer for a validation photo is not a number"),
     ],
 )
 def test_a_probability_that_differs(answer: list[float], reason: str | None) -> None:

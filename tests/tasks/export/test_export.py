@@ -1,17 +1,23 @@
 """The exports answer like the classifier, from the bytes of a photo on; what does not is not written."""
 
 import hashlib
+import io
 import json
 import logging
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from inference.classifier import load
+from inference.engines import Engine
 from tasks import keras_files, records
-from tasks.export import ExportInputs, check, export
+from tasks.export import ExportInputs, check, export, load_max_pixels
+from tasks.export.formats import Exporter
 from tasks.export.replay import PATHS, Photos, open_export
 from tasks.params import ExportParams
 from tasks.stage import PawlineError
@@ -68,6 +74,34 @@ def test_two_processes_write_the_same_bytes_and_one_line(small: Path) -> None:
     assert read_facts(small / "first")["refused"] == {}
 
 
+def test_every_file_has_its_digest(small: Path) -> None:
+    files = files_of(small / "first")
+    del files["export.json"]
+    assert read_facts(small / "first")["sha256"] == {
+        name: hashlib.sha256(content).hexdigest() for name, content in files.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("engine", "name"), [("openvino", "openvino/classifier.bin"), ("litert", "classifier-float32.tflite")]
+)
+def test_who_loads_an_export_notices_a_changed_byte(small: Path, tmp_path: Path, engine: Engine, name: str) -> None:
+    made = shutil.copytree(small / "first", tmp_path / "export")
+    assert load(made, engine=engine).max_pixels == 12_345
+    content = bytearray((made / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (made / name).write_bytes(content)
+    with pytest.raises(PawlineError, match=rf"^.*{name} is not what was exported \(its SHA-256 is another\): .*$"):
+        load(made, engine=engine)
+
+
+def test_a_wrong_number_of_pixels(tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text("validate: {max_pixels: 0, splits: not looked at}")
+    with pytest.raises(PawlineError, match=r"validate\.max_pixels is 0: allowed is an integer at least 1$"):
+        load_max_pixels(params)
+
+
 def test_outputs_and_what_is_said_of_them(made: Path, small_run: Run, facts: dict[str, Any]) -> None:
     assert sorted(facts["formats"]) == sorted(PATHS)
     assert facts["refused"] == {}
@@ -84,6 +118,7 @@ def test_outputs_and_what_is_said_of_them(made: Path, small_run: Run, facts: dic
         assert fact["path"] == PATHS[name]
         assert fact["bytes"] == sum(size for file, size in sizes.items() if file == where or where in file.split("/"))
         assert fact["unread_images"] == 0
+        assert (fact["nasty_unread_images"] > 0) == (name == "saved_model_bytes")  # it reads no TIFF
         low, high = fact["accuracy_difference_interval"]
         assert low <= fact["accuracy_difference"] <= high
     assert facts["formats"]["litert_int8"]["bytes"] < 3e6
@@ -108,6 +143,26 @@ def test_each_format_answers_for_any_number_of_photos(
     for images in (squares[:1], squares, squares[:3]):
         tolerance = check.TOLERANCES.get(name, 0.3)
         np.testing.assert_allclose(replay(Photos([], images)), expected[: len(images)], atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ["keras", "h5", "saved_model", "openvino", "onnx"])
+def test_squares_of_another_size_are_refused(small: Path, name: str) -> None:
+    replay = open_export(name, small / "first" / PATHS[name])
+    with pytest.raises(Exception, match=r"(?i)shape|dimension"):
+        replay(Photos([], np.zeros((1, 2 * IMAGE.size_px, 2 * IMAGE.size_px, 3), np.uint8)))
+
+
+def test_an_answer_that_is_no_number_is_not_taken_for_a_file_that_cannot_be_read(small: Path, tmp_path: Path) -> None:
+    classifier = keras_files.load_model(small / CLASSIFIER)
+    kernel, bias = classifier.get_layer("probabilities").get_weights()
+    classifier.get_layer("probabilities").set_weights([kernel, bias * np.nan])
+    Exporter(small / CLASSIFIER, classifier, IMAGE, tmp_path).write_saved_model(from_bytes=True)
+    png = io.BytesIO()
+    Image.new("RGB", (100, 100)).save(png, "PNG")
+    answers = open_export("saved_model_bytes", tmp_path / "saved_model")(
+        Photos([png.getvalue(), b"junk"], np.empty(0, np.uint8))
+    )
+    np.testing.assert_array_equal(answers, [[np.inf] * 2, [np.nan] * 2])
 
 
 def test_an_export_that_differs_is_not_written(

@@ -5,7 +5,7 @@ import pytest
 
 from tasks.metrics import difference_interval, wilson_interval
 from tasks.report.answer import Context, compare, read_context
-from tasks.stage import write_json
+from tasks.stage import PawlineError, write_json
 from tests.tasks.report.inputs import CHAMPION
 
 
@@ -48,6 +48,15 @@ def test_what_cannot_be_compared_is_not() -> None:
     other_split = compared(1, 2, split="val", kind="previous run", name="a1b2")
     assert other_split.startswith("Not comparable with the previous run a1b2, which was measured on the validation")
     assert compare(evaluation(1, 2), Context(is_current=True)) is None
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"classifier_sha256": "1", "unheard": 0}', "\xff"])
+def test_a_damaged_context_is_named_with_what_to_do(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "context.json"
+    path.write_text(content, encoding="latin-1")
+    with pytest.raises(PawlineError, match=r"is damaged .*`git checkout \S*context.json` .*`pawline report`") as caught:
+        read_context(path, "1")
+    assert "\n" not in str(caught.value)
 
 
 def test_who_was_champion_before_is_called_so_and_forgotten_by_the_next_run(tmp_path: Path) -> None:

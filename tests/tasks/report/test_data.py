@@ -1,5 +1,12 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
 from tasks.image_table import ImageRow
-from tasks.report.data import data_facts
+from tasks.report.data import data_facts, label_error_facts
+from tasks.stage import write_json
 
 
 def row(number: int, **facts: object) -> ImageRow:
@@ -25,3 +32,11 @@ def test_groups_are_counted_beyond_those_shown() -> None:
     assert facts["near_duplicate_groups"] == 20
     assert facts["near_duplicate_photos"] == 40
     assert len(facts["near_duplicates"]) == 12
+
+
+@pytest.mark.parametrize(("accuracy", "too_hard"), [(0.799, True), (0.8, False), (None, False)])
+def test_a_weak_model_does_not_judge_labels(accuracy: float | None, too_hard: bool, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": ["1"]}), tmp_path / "label_errors.parquet")
+    write_json({"out_of_fold_accuracy": accuracy}, tmp_path / "label_errors.json")
+    facts = label_error_facts(tmp_path / "label_errors.parquet", tmp_path / "label_errors.json")
+    assert facts["too_hard_to_check"] == too_hard

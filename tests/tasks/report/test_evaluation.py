@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,19 @@ def test_the_worst_corruption_is_named_and_only_clear_falls_are_called_so() -> N
     facts = robustness_facts(robustness(blur=0.9, jpeg=0.5, noise=0.82))
     assert facts["robustness_finding"] == (
         "The worst is JPEG compression at 1 px: 50.0 % right, against 95.0 % of photos as they are. "
-        "Beyond chance is the fall by JPEG compression."
+        "The fall by JPEG compression is beyond chance."
     )
     assert [name for name, *_ in facts["panels"]] == ["blur", "JPEG compression", "noise"]
     assert robustness_facts(robustness(blur=0.9))["robustness_finding"].endswith("No fall is beyond chance.")
+    several = robustness_facts(robustness(blur=0.5, jpeg=0.4, noise=0.3))["robustness_finding"]
+    assert several.endswith("The falls by blur, JPEG compression and noise are beyond chance.")
+
+
+def test_factors_are_in_order_with_the_photos_as_they_are_between() -> None:
+    facts = robustness(brightness=0.9)
+    one = facts["corruptions"]["brightness"]["1 px"]
+    facts["corruptions"]["brightness"] = {"x 0.5": one, "x 1.5": one, "x 0.25": one}
+    [(_, finding, steps, drawn)] = robustness_facts(facts)["panels"]
+    assert [step.at for step in steps] == ["x 0.25", "x 0.5", "x 1.5"]
+    assert finding == "95.0 % as they are; 90.0 % at x 0.25, 90.0 % at x 0.5, 90.0 % at x 1.5"
+    assert re.findall(">(x .*?)</text>", drawn) == ["x 0.25", "x 0.5", "x 1", "x 1.5"]

@@ -40,7 +40,7 @@ class Page(HTMLParser):
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
-        self.feed(page)
+        self.feed(re.sub("</?bdi>|<wbr>", "", page))  # they part no words
         self.text = " ".join(" ".join(self.words).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -101,11 +101,14 @@ def test_everything_is_on_the_page(parsed: Page) -> None:
         "0.90 100 (81.0 %) 1 99.0 % 94.0 % to 99.8 %",
         "No slice of them is clearly worse than the whole",
         "0 of 2 right",
-        "The worst is blur at 4 px: 81.3 % right, against 98.4 % of photos as they are. Beyond chance",
+        "The worst is blur at 4 px: 81.3 % right, against 98.4 % of photos as they are. The fall by blur is beyond",
         "8 exports in models/export/ ; refused: ONNX",
         f"{MINUS}0.8 ({MINUS}2.0 to +0.4)",
         "a probability differs by 0.12, 0.0001 is tolerated",
-        "SavedModel, from the file's bytes cannot read 2 validation photos. pawline report adds",
+        "SavedModel, from the file's bytes cannot read 2 validation photos and 3 odd files. pawline report adds",
+        "Accuracy (validation)",
+        "Keras classifier.file 9.7 MB 98.4 % \N{EN DASH} 99.2 %",
+        "How long each stage takes, pawline run notes and dvc repro does not",
         "0.0003 1 point of accuracy OpenVINO",
     ):
         assert fact in parsed.text, fact
@@ -138,9 +141,30 @@ def test_of_another_runs_context_only_the_champion_is_taken(two_classes: ReportI
     write_json(stale | {"verdict": {"promoted": True, "text": "better"}}, tmp_path / "context.json")
     text = Page(page_of(replace(two_classes, context_path=tmp_path / "context.json"), tmp_path / "index.html")).text
     assert "8.4 points above the champion v2.0.0" in text
-    assert "pawline report adds whether it was promoted, and times" in text
+    assert "pawline report adds whether it was promoted, and how long one image takes" in text
     assert "better" not in text[: text.index("Data Likely")].replace("which is better", "")
     assert "Xeon" not in text
+
+
+def test_what_is_not_decided_is_not_called_a_rejection(two_classes: ReportInputs, tmp_path: Path) -> None:
+    write_json(NO_CONTEXT | {"classifier_sha256": SHA256}, tmp_path / "context.json")
+    text = Page(page_of(replace(two_classes, context_path=tmp_path / "context.json"), tmp_path / "index.html")).text
+    assert "Not decided yet: pawline retrain" in text
+    assert "Not promoted" not in text
+
+
+def test_labels_doubted_by_a_weak_model_are_not_called_wrong(facts: dict[str, Any]) -> None:
+    weak = facts | {"too_hard_to_check": True}
+    for text in (Page(render_page(weak)).text, render_summary(weak)):
+        assert "These classes are too hard for this check: its models were right on only 95.7" in text
+        assert "nly the first ones" in text
+        assert "1 of 5 labels looks wrong" not in text
+
+
+def test_names_do_not_reorder_the_text_around_them(facts: dict[str, Any]) -> None:
+    hebrew = "\u05d7\u05ea\u05d5\u05dc"
+    page = render_page(facts | {"labels": [hebrew, "dog"]})
+    assert f"Classes: <bdi>{hebrew}</bdi>, <bdi>dog</bdi>." in page
 
 
 def test_names_are_shown_as_text_only(page: str, parsed: Page) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
+from tasks.markdown import code, escape
 from tasks.report import report
 from tasks.words import visible
 from tests.tasks.report.inputs import HOSTILE_LABEL, HOSTILE_PATH, SHA256, write_json, write_run
@@ -31,7 +32,9 @@ def test_the_facts_of_the_page_are_there(summary: str) -> None:
         "| ECE after temperature scaling |   0.012 |",
         "1 of 5 labels looks wrong",
         "| blur             | 4 px       |   81.3 % | 73.5 % to 87.2 % |",
-        "Not promoted:** nothing was decided about it yet",
+        "**Not decided yet:** `pawline retrain`",
+        f"fine_tune    | SHA-256 `{SHA256}`",
+        "- Photos: an archive, 1,317 files, their fingerprint `d9d4`.",
         "- Refused: ONNX: a probability differs by 0.12, 0.0001 is tolerated",
         f"the classifier's SHA-256 is `{SHA256}`",
         "40.0 ms",
@@ -48,9 +51,16 @@ def test_headings_are_in_order_and_tables_are_whole(summary: str) -> None:
     ]
     assert html.count("<table>") == len(re.findall(r"^\| -", summary, re.MULTILINE)) == 15
     assert "\n\n\n" not in summary
+    assert not re.search(r"^[^|\n].*\n\|", summary, re.MULTILINE), "a table begins after an empty line"
     for block in re.findall(r"(?:^\|.*\n)+", summary, re.MULTILINE):
         bars = [[match.start() for match in re.finditer(r"(?<!\\)\|", line)][:-1] for line in block.splitlines()]
         assert all(places == bars[0] for places in bars), block
+
+
+@pytest.mark.parametrize("path", ["a`b.jpg", "a`*b|c*.jpg"])
+def test_a_path_that_cannot_be_code_is_escaped_once(path: str) -> None:
+    assert escape(code(path)) == code(path)
+    assert path.replace("&", "&amp;") in PARSER.render(f"| photo |\n|---|\n| {code(path)} |")
 
 
 def test_names_are_text(summary: str) -> None:
