@@ -71,7 +71,7 @@ def read_context(path: Path, classifier_sha256: str) -> Context:
         return Context(is_current=False, against={**against, "same_classifier": False})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PawlineError(
-            f"{path} is damaged ({error!r}): `git checkout {path}` brings it back, `pawline report` writes it anew"
+            f"{path} is damaged ({error}): `git checkout {path}` brings it back, `pawline report` writes it anew"
         ) from error
 
 
