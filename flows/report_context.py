@@ -98,8 +98,15 @@ def time_exports(root: Path) -> dict[str, float]:
 
 
 def known_times(classifier_sha256: str) -> dict[str, float]:
-    """Return how long the exports of a classifier took when they were timed last; nothing if that was another one."""
-    context: Context = json.loads(CONTEXT_PATH.read_text(encoding="utf-8")) if CONTEXT_PATH.is_file() else {}
+    """Return how long the exports of a classifier took when they were timed last; nothing if that was another one.
+
+    Raises:
+        PawlineError: reports/context.json is damaged.
+    """
+    try:
+        context: Context = json.loads(CONTEXT_PATH.read_text(encoding="utf-8")) if CONTEXT_PATH.is_file() else {}
+    except json.JSONDecodeError as error:
+        raise PawlineError(f"{CONTEXT_PATH} is no JSON ({error}): `pawline report` writes it anew") from error
     latency_ms: dict[str, float] = context.get("latency_ms", {})
     return latency_ms if context.get("classifier_sha256") == classifier_sha256 else {}
 
