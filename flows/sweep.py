@@ -136,8 +136,8 @@ def make_plan(keys: Sequence[str], target: str | None) -> Plan:
 
     Args:
         keys: The swept keys.
-        target: The last stage to run. Default: the last one that reads a swept key, or if it and what comes with it
-            has no metrics, the first later one that has.
+        target: The last stage to run. Default: the first with metrics that needs the last one that reads a swept key
+            and is needed for any metrics.
 
     Raises:
         PawlineError: No stage reads a key, the target is no stage or reads none, or nothing has metrics.
@@ -261,11 +261,11 @@ def _find(name: str, order: Sequence[Stage]) -> Stage:
 def _default_target(
     graph: Graph, order: Sequence[Stage], touched: Sequence[Stage], metrics: Mapping[Stage, Sequence[str]]
 ) -> Stage:
-    last = touched[-1]
-    for stage in order[order.index(last) :]:
-        if metrics[stage] and last in plan_repro(graph, [stage]):
-            return stage
-    return last
+    for last in reversed(touched):  # nothing is measured after an export
+        for stage in order[order.index(last) :]:
+            if metrics[stage] and last in plan_repro(graph, [stage]):
+                return stage
+    return touched[-1]
 
 
 def _between(graph: Graph, touched: Sequence[Stage], last: Stage) -> list[Stage]:
