@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
+from inference.answers import UNSURE
 from inference.classifier import Classifier
 from inference.service_answers import BODY, REFUSALS, Answer, Answers, Health, ModelFacts, Problem, Refusal, Unreadable
 from inference.service_desk import Desk, Probabilities
@@ -21,7 +22,6 @@ from inference.service_metrics import Counted, Metrics
 from tasks.images import UndecodableError
 
 PAGE = Path(__file__).with_name("page.html")
-UNSURE = "unsure"
 RETRY_AFTER = {"Retry-After": "1"}  # seconds
 HEADERS = {
     "Cache-Control": "no-store",
