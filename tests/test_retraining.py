@@ -124,7 +124,10 @@ class Site:
         return [run for run in runs if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED")]
 
     def wait_for_state(self, name: str) -> dict[str, Any]:
-        """Return the first retraining that ended in a state and that no earlier call returned."""
+        """Return the first retraining that ended in a state and that no earlier call returned.
+
+        A run may crash if it begins to talk to the server while that is away: the next one carries on.
+        """
         seen: set[str] = self.__dict__.setdefault("_seen", set())
 
         def find() -> dict[str, Any] | None:
@@ -132,8 +135,9 @@ class Site:
                 ended = self.retrainings()
             except requests.ConnectionError:  # the server is restarting
                 return None
-            bad = [run["state"]["message"] for run in ended if run["state_type"] != "COMPLETED"]
-            assert bad == []
+            failed = [run["state"]["message"] for run in ended if run["state_type"] == "FAILED"]
+            assert failed == []
+            assert len([run for run in ended if run["state_type"] == "CRASHED"]) <= 1
             return next((run for run in ended if run["state_name"] == name and run["id"] not in seen), None)
 
         found = wait_for(find, f"a retraining that ends as {name}", [])
