@@ -14,7 +14,7 @@ from dvc.exceptions import DvcException
 from dvc.logger import set_loggers_level
 from dvc.repo import Repo
 from dvc.repo.experiments.refs import ExpRefInfo
-from dvc.repo.experiments.utils import exp_refs
+from dvc.repo.experiments.utils import exp_refs, remove_exp_refs
 from dvc.scm import NoSCM
 from scmrepo.exceptions import SCMError
 
@@ -76,19 +76,32 @@ def keep_workspace(stages: Sequence[str], *, name: str) -> None:
     DVC looks at the stages once more, finds them done and commits. `dvc exp save` would do it too, but it puts files
     that belong to DVC (those of top-level `metrics` and `plots`) into git, and a branch made from that experiment
     refuses to be reproduced.
+
+    Raises:
+        PawlineError: Git is told to look away from params.yaml or dvc.lock, and what DVC then commits is another run
+            (and it puts the committed settings into the workspace): nothing is kept, and both files are as before.
     """
+    here = [Path(path).read_bytes() for path in STATE_PATHS]
     with uninterrupted(), open_repo() as repo:
         always = {stage.addressing for stage in repo.index.stages if stage.always_changed}  # they would run once more
         repo.experiments.run(targets=[stage for stage in stages if stage not in always], single_item=True, name=name)
+        ref = ExpRefInfo(repo.scm.get_rev(), name)
+        if not _is_same(_files(repo, ref), here):
+            remove_exp_refs(repo.scm, [ref])
+            for path, content in zip(STATE_PATHS, here, strict=True):
+                Path(path).write_bytes(content)
+            raise PawlineError(
+                f"not kept as {name}: git leaves out changes of {' or '.join(STATE_PATHS)}; see that neither is in "
+                ".gitignore, assume-unchanged or skip-worktree (`git ls-files -v`), then run again"
+            )
 
 
 def find_kept() -> str | None:
     """Return the name of an experiment, from the same commit, with the workspace's params.yaml and dvc.lock."""
     with open_repo() as repo:
         here = [Path(path).read_bytes() for path in STATE_PATHS]
-        root = Path(repo.root_dir).relative_to(repo.scm.root_dir)
         for ref in exp_refs(repo.scm):
-            if ref.baseline_sha == repo.scm.get_rev() and _files(repo, ref, root) == here:
+            if ref.baseline_sha == repo.scm.get_rev() and _is_same(_files(repo, ref), here):
                 return str(ref.name)
     return None
 
@@ -113,7 +126,13 @@ def open_repo() -> Iterator[Repo]:
         raise PawlineError(" ".join(str(error).split())) from error
 
 
-def _files(repo: Repo, ref: ExpRefInfo, root: Path) -> list[bytes]:
+def _files(repo: Repo, ref: ExpRefInfo) -> list[bytes]:
+    root = Path(repo.root_dir).relative_to(repo.scm.root_dir)
     fs = repo.scm.get_fs(repo.scm.get_ref(str(ref)))
     paths = [str(root / path) for path in STATE_PATHS]
     return [fs.cat_file(path) if fs.exists(path) else b"" for path in paths]
+
+
+def _is_same(files: list[bytes], others: list[bytes]) -> bool:
+    """Compare contents by line: git may be set to convert the ends of lines."""
+    return [content.splitlines() for content in files] == [content.splitlines() for content in others]

@@ -11,6 +11,7 @@ from inference.inputs import Photo
 from inference.threads import map_threads
 from tasks.images import UndecodableError
 from tasks.parallel import available_processors
+from tasks.stage import PawlineError
 
 UNSURE = "unsure"
 
@@ -54,6 +55,19 @@ def answer(
     function = partial(_answer_one, classifier=classifier, unsure_below=unsure_below, keep=keep)
     with closing(map_threads(function, photos, workers=available_processors())) as answers:
         yield from answers
+
+
+def check_unsure(unsure_below: float | None, labels: list[str]) -> None:
+    """Refuse to withhold answers where `unsure` is a class as well.
+
+    Raises:
+        PawlineError: It would be the name of both.
+    """
+    if unsure_below and UNSURE in labels:
+        raise PawlineError(
+            f"--unsure-below: this classifier has a class named {UNSURE}, which would not be told from a withheld "
+            "answer: leave the option out, and go by the probabilities"
+        )
 
 
 def _answer_one(photo: Photo, *, classifier: Classifier, unsure_below: float, keep: bool) -> Answer:

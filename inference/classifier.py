@@ -4,25 +4,24 @@ No TensorFlow unless the engine is keras.
 """
 
 import hashlib
-import io
 import json
-import warnings
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from inference import engines
 from inference.engines import Answers, Engine, Images, Precision, Runner
 from tasks import images as pixels
-from tasks.images import UndecodableError
+from tasks.metrics import probs_of_classes
 from tasks.params import ImageParams
 from tasks.params_file import checked
 from tasks.stage import SCRATCH, PawlineError
 
 FORMATS = {"openvino": "openvino", "litert": "litert_float32", "keras": "keras"}  # engine to its name in export.json
+log = logging.getLogger(__name__)
 MAX_PIXELS = 64_000_000  # for exports that do not say what `validate.max_pixels` was; refused from the header
 
 
@@ -53,14 +52,12 @@ class Classifier:
         Raises:
             UndecodableError: With what the decoder said, or if the header says that there are more pixels.
         """
-        _check_pixels(content, self.max_pixels)
-        upright = pixels.decode_upright(content)
+        upright = pixels.decode_upright(content, max_pixels=self.max_pixels)
         return pixels.resize_square(upright, self.image.size_px, self.image.resize)
 
     def probabilities(self, images: Images) -> Answers:
         """Return one probability a class, float32 [images, classes], of uint8 [images, size, size, 3]. Thread-safe."""
-        answers = self.run(images)
-        return np.concatenate([1 - answers, answers], axis=1) if answers.shape[1] == 1 else answers
+        return probs_of_classes(self.run(images))
 
 
 def load(
@@ -70,7 +67,8 @@ def load(
 
     Args:
         export_dir: What the stage `export` wrote.
-        engine: auto takes the first of openvino, litert, keras that was exported.
+        engine: auto takes the first of openvino, litert, keras that was exported and is there; a warning is logged
+            where one was exported and is not there.
         precision: bfloat16 is for openvino alone; auto is float32.
         threads: Processors for one call; None is all of them. Give fewer where several threads call at a time. Keras
             goes by TensorFlow's own setting, and takes one call at a time.
@@ -134,9 +132,9 @@ def _choose(engine: Engine, facts: dict[str, Any], export_dir: Path) -> str:
     if engine not in get_args(Engine):
         raise PawlineError(f"--engine {engine}: there are {', '.join(get_args(Engine))}")
     wanted = list(FORMATS) if engine == "auto" else [engine]
-    for name in wanted:
-        if FORMATS[name] in facts["formats"]:
-            return name
+    exported = [name for name in wanted if FORMATS[name] in facts["formats"]]
+    if exported:
+        return _first_there(exported, facts, export_dir)
     refused = facts.get("refused", {}).get(FORMATS[wanted[0]])
     why = f" ({refused})" if refused else ""
     there = [name for name, exported in FORMATS.items() if exported in facts["formats"]]
@@ -144,6 +142,19 @@ def _choose(engine: Engine, facts: dict[str, Any], export_dir: Path) -> str:
         f"{export_dir} has no export for {', '.join(wanted)}{why}: it has {', '.join(there) or 'none'}; "
         "`export.formats` in params.yaml says what is exported"
     )
+
+
+def _first_there(exported: list[str], facts: dict[str, Any], export_dir: Path) -> str:
+    """Return the first engine whose files are there; without any, the first: loading it says what is missing."""
+    first = exported[0]
+    missing = _missing(_files(export_dir, FORMATS[first], facts))
+    if missing is None:
+        return first
+    for name in exported[1:]:
+        if _missing(_files(export_dir, FORMATS[name], facts)) is None:
+            log.warning("%s is missing: %s answers instead of %s", missing, name, first)
+            return name
+    return first
 
 
 def exported_file(export_dir: Path, name: str, facts: dict[str, Any]) -> Path:
@@ -157,21 +168,34 @@ def exported_file(export_dir: Path, name: str, facts: dict[str, Any]) -> Path:
     Raises:
         PawlineError: It is missing, or is not what was exported.
     """
-    exported = facts["formats"][name]
-    path = export_dir / str(exported["path"])
-    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
-    missing = next((file for file in files if not file.is_file()), None)
+    files = _files(export_dir, name, facts)
+    missing = _missing(files)
     if missing is not None:
-        raise PawlineError(f"{missing} is missing: {_restore(path)}")
-    size = sum(file.stat().st_size for file in files)
-    if size != exported["bytes"]:
-        raise _broken(path, f"{size:,} bytes, {exported['bytes']:,} were written")
+        raise PawlineError(f"{missing} is missing: {_restore(missing)}")
     known = {"classifier.keras": facts["classifier_sha256"], **facts.get("sha256", {})}
-    for file in files:
+    for file in files:  # before the size, which is that of all of them: the digest tells which is damaged
         wanted = known.get(file.relative_to(export_dir).as_posix())
-        if wanted is not None and hashlib.sha256(file.read_bytes()).hexdigest() != wanted:
+        if wanted is not None and _sha256(file) != wanted:
             raise _broken(file, "its SHA-256 is another")
-    return path
+    size, written = sum(file.stat().st_size for file in files), facts["formats"][name]["bytes"]
+    if size != written:
+        beside = f" with {files[1].name}" if len(files) > 1 else ""
+        raise _broken(files[0], f"{size:,} bytes{beside}, {written:,} were written")
+    return files[0]
+
+
+def _files(export_dir: Path, name: str, facts: dict[str, Any]) -> list[Path]:
+    path = export_dir / str(facts["formats"][name]["path"])
+    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+
+
+def _missing(files: list[Path]) -> Path | None:
+    return next((file for file in files if not file.is_file()), None)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_answer(loaded: Classifier, path: Path) -> None:
@@ -196,14 +220,3 @@ def _restore(path: Path) -> str:
     if str(SCRATCH) in parts:
         return f"remove {Path(*parts[: parts.index(str(SCRATCH)) + 3])} and run this again"
     return "`dvc checkout --force models/export` brings the project's own back, `dvc repro --force export` renews it"
-
-
-def _check_pixels(content: bytes, most: int) -> None:
-    """Refuse from the header what would take too much memory to decode."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            width, height = Image.open(io.BytesIO(content), formats=pixels.FORMATS).size
-    except (UnidentifiedImageError, *pixels.DECODER_ERRORS):
-        return  # decoding says what is wrong with it
-    if width * height > most:
-        raise UndecodableError("too_large", f"header says {width} x {height} pixels, {most} are allowed")

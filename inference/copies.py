@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from inference.answers import Answer
-from inference.inputs import IS_URL, STDIN
+from inference.inputs import STDIN
+from inference.web import IS_URL
 
 UNREADABLE = "unreadable"
 MOST_BYTES = 240  # of a name, so that a number still fits into the 255 that file systems allow

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from inference.seam import split_at_share
 from tasks.parallel import available_processors
+from tasks.runtimes import openvino
 
 if TYPE_CHECKING:
     from openvino import Model as Network
@@ -43,7 +43,7 @@ def openvino_runner(path: Path, precision: Precision, threads: int | None) -> Ru
         precision: bfloat16 computes the first `FLOAT32_SHARE` in float32 all the same.
         threads: Processors for one call; None is all that this process may use.
     """
-    core = _openvino().Core()
+    core = openvino().Core()
     with _stderr_set_aside():
         network = core.read_model(path)
     size = list(network.input(0).get_partial_shape())[1:]
@@ -141,8 +141,3 @@ def _compile(core: Any, network: "Network", precision: str, threads: int | None)
         processors = available_processors()
         hints |= {"NUM_STREAMS": max(1, processors // threads), "INFERENCE_NUM_THREADS": processors}
     return core.compile_model(network, "CPU", hints)
-
-
-def _openvino() -> ModuleType:
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # its import then fails: no telemetry
-    return importlib.import_module("openvino")

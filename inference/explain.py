@@ -1,6 +1,5 @@
 """Where the classifier looked: an overlay a photo, by Grad-CAM on the Keras classifier."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from inference.copies import Copies, name_of
 from tasks.stage import PawlineError
 
 BATCH = 16
+JPEG_QUALITY = 90
 
 
 class Explainer:
@@ -53,10 +53,8 @@ class Explainer:
 
         images = np.stack([answer.image for answer in self._waiting if answer.image is not None])
         classes = np.array([self._labels.index(str(answer.predicted)) for answer in self._waiting], np.int64)
-        heats = gradcam.class_activations(self._network, images, classes)
-        for answer, image, heat in zip(self._waiting, images, heats, strict=True):
-            jpeg = io.BytesIO()
-            gradcam.overlay(image, heat).save(jpeg, "JPEG", quality=90)
+        jpegs = gradcam.explain(self._network, images, classes, quality=JPEG_QUALITY)
+        for answer, jpeg in zip(self._waiting, jpegs, strict=True):
             name = Path(name_of(answer)).with_suffix(".jpg").name
-            self._copies.write(self._folder / name, jpeg.getvalue())
+            self._copies.write(self._folder / name, jpeg)
         self._waiting.clear()

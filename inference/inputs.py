@@ -1,26 +1,24 @@
 """What is to be answered: files, folders, globs, URLs and standard input, one photo at a time, in the order given."""
 
-import asyncio
 import glob
 import os
 import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from inference import web
+from inference.web import IS_ADDRESS, IS_URL, download, without_password
 from tasks.images import SIGNATURES, UndecodableError
 from tasks.sources.layout import left_out
 
 STDIN = "-"
-MAX_BYTES = 256 << 20  # of one photo; more is refused unread
 HEAD_BYTES = 4096  # what tells an image on standard input from a list
 MAX_LINE_BYTES = 1 << 16  # of a list on standard input; no path and no URL is longer
-CONNECT_SECONDS, READ_SECONDS = 10.0, 20.0  # READ_SECONDS: between two pieces of an answer
-DOWNLOAD_SECONDS = 120.0  # for one photo altogether
 CHUNK_BYTES = 1 << 20
-IS_URL = re.compile(r"https?://", re.IGNORECASE)
+SHELLS_PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")  # what `<(...)` becomes; another pipe may have no writer
 CONTROL = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f]")  # no list of paths has these; an image of whatever kind does
 
 
@@ -29,33 +27,38 @@ class Photo:
     """Something to answer.
 
     Attributes:
-        name: As the user named it: a path, a URL, or `-`.
+        name: As the user named it: a path, a URL without its password, or `-`.
         content: Its bytes, if they are known already.
         problem: Why there is nothing to read.
+        source: The path or URL to read, if it is not the name; never shown.
     """
 
     name: str
     content: bytes | None = None
     problem: UndecodableError | None = None
+    source: str = field(default="", repr=False)
 
     def read(self) -> bytes:
         """Return its bytes.
 
         Raises:
-            UndecodableError: They cannot be had; `reason` is `missing`, `unreadable`, `unreachable` or `too_large`.
+            UndecodableError: They cannot be had; `reason` is `missing`, `unreadable`, `not_a_file`, `unreachable` or
+                `too_large`.
         """
         if self.problem is not None:
             raise self.problem
         if self.content is not None:
             return self.content
-        return download(self.name) if IS_URL.match(self.name) else _read_file(self.name)
+        source = self.source or self.name
+        return download(source) if IS_URL.match(source) else _read_file(source)
 
 
 class Walk:
     """Turns what the user named into photos, lazily: a folder of a million files is never held as a whole.
 
-    Of folders, the files that ingest would take are taken: not hidden ones, and none that are named as something else
-    than an image. A file that is named itself is read whatever its name.
+    Of folders, what is named as ingest would take it is taken: nothing hidden, and nothing that is named as something
+    else than an image. What turns out to be no file, such as a link to nothing, is a photo that cannot be read. A file
+    that is named itself is read whatever its name.
     """
 
     def __init__(self, named: Sequence[str], stdin: IO[bytes], leave_out: Iterable[Path] = ()) -> None:
@@ -78,14 +81,19 @@ class Walk:
         return None if STDIN in self._named else sum(1 for _ in self)
 
     def _expand(self, name: str) -> Iterator[Photo]:
+        shown = without_password(name)
         if IS_URL.match(name):
-            yield Photo(name)
+            yield Photo(shown, source=name)
         elif _is_dir(name):
-            yield from self._some(name, self._in_folder(name), "empty_folder", "holds no file named as an image")
-        elif not os.path.lexists(name) and glob.has_magic(name):
-            yield from self._some(name, self._matching(name), "no_match", "nothing matches this pattern")
-        else:
+            yield from self._some(shown, self._in_folder(name), "empty_folder", "holds no file named as an image")
+        elif os.path.lexists(name):
             yield Photo(name)
+        elif IS_ADDRESS.match(name):
+            yield Photo(shown, problem=UndecodableError("unsupported", "only http:// and https:// are fetched"))
+        elif glob.has_magic(name):
+            yield from self._some(shown, self._matching(name), "no_match", "nothing matches this pattern")
+        else:
+            yield Photo(shown, source=name)
 
     def _some(self, name: str, photos: Iterator[Photo], reason: str, evidence: str) -> Iterator[Photo]:
         first = next(photos, None)
@@ -108,9 +116,8 @@ class Walk:
             yield from _not_listed(closed)
             folders[:] = sorted(name for name in folders if self._is_entered(folder, name))
             for name in sorted(files):
-                path = Path(folder, name)
-                if not left_out(name) and path.is_file():
-                    yield Photo(str(path))
+                if not left_out(name):
+                    yield Photo(str(Path(folder, name)))
         yield from _not_listed(closed)
 
     def _is_entered(self, folder: str, name: str) -> bool:
@@ -119,73 +126,36 @@ class Walk:
     def _from_stdin(self) -> Iterator[Photo]:
         head = _read_head(self._stdin)
         if not head or not _is_list(head):
-            yield Photo(STDIN, content=head + b"".join(_pieces(self._stdin, MAX_BYTES - len(head) + 1)))
+            yield Photo(STDIN, content=head + b"".join(_pieces(self._stdin, web.MAX_BYTES - len(head) + 1)))
             return
         separator, line_end = (b"\0", b"") if b"\0" in head else (b"\n", b"\r")
         for line in _lines(head, self._stdin, separator):
             name = os.fsdecode(line.removesuffix(line_end))
             if len(line) > MAX_LINE_BYTES:
-                yield Photo(f"{name[:40]}...", problem=UndecodableError("unreadable", "a line too long for a path"))
+                shown = f"{without_password(name)[:40]}..."
+                yield Photo(shown, problem=UndecodableError("unreadable", "a line too long for a path"))
             elif name:
                 yield from self._expand(name)
 
 
-def download(url: str) -> bytes:
-    """Return what an http(s) URL holds.
-
-    Raises:
-        UndecodableError: It cannot be had, within the limits above.
-    """
-    import httpx
-
-    try:
-        return asyncio.run(_download(url))
-    except httpx.TimeoutException:
-        raise UndecodableError("unreachable", "no answer in time") from None
-    except TimeoutError:
-        raise UndecodableError("unreachable", f"not finished after {DOWNLOAD_SECONDS:.0f} seconds") from None
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError) as error:  # no URL; a proxy that needs SOCKS
-        words = "no connection" if isinstance(error, httpx.NetworkError) else type(error).__name__
-        raise UndecodableError("unreachable", words) from None
-
-
-async def _download(url: str) -> bytes:
-    """Download with one deadline for all of it, which a server that sends a byte at a time cannot put off."""
-    import httpx
-
-    content, timeout = bytearray(), httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-    async with (
-        asyncio.timeout(DOWNLOAD_SECONDS),
-        httpx.AsyncClient(follow_redirects=True, timeout=timeout) as client,
-        client.stream("GET", url) as response,
-    ):
-        if not response.is_success:
-            said = f"{response.status_code} {response.reason_phrase}"
-            raise UndecodableError("unreachable", f"the server answers {said}")
-        async for chunk in response.aiter_bytes():
-            content += chunk
-            if len(content) > MAX_BYTES:
-                raise _too_large()
-    return bytes(content)
-
-
 def _read_file(name: str) -> bytes:
-    """Return a file's bytes, or a pipe's: `<(...)` of a shell is one."""
+    """Return a file's bytes, or those of a pipe that the shell made: `<(...)`."""
     try:
+        status = Path(name).stat()
+        if not stat.S_ISREG(status.st_mode) and not (stat.S_ISFIFO(status.st_mode) and name.startswith(SHELLS_PIPES)):
+            raise UndecodableError("not_a_file", "not a regular file")  # opening it could wait for ever
+        if status.st_size > web.MAX_BYTES:
+            raise web.too_large()
         with Path(name).open("rb") as file:
-            status = os.fstat(file.fileno())
-            content = b"" if stat.S_ISREG(status.st_mode) and status.st_size > MAX_BYTES else file.read(MAX_BYTES + 1)
+            content = file.read(web.MAX_BYTES + 1)
     except FileNotFoundError:
-        raise UndecodableError("missing", "no such file or folder") from None
+        link = Path(name).is_symlink()
+        raise UndecodableError("missing", "a link to nothing" if link else "no such file or folder") from None
     except (OSError, ValueError) as error:  # ValueError: a name that none can be
         raise UndecodableError("unreadable", getattr(error, "strerror", None) or str(error)) from None
-    if len(content) > MAX_BYTES or (not content and status.st_size > MAX_BYTES):
-        raise _too_large()
+    if len(content) > web.MAX_BYTES:
+        raise web.too_large()
     return content
-
-
-def _too_large() -> UndecodableError:
-    return UndecodableError("too_large", f"more than {MAX_BYTES >> 20} MiB")
 
 
 def _not_listed(closed: list[OSError]) -> Iterator[Photo]:

@@ -21,6 +21,7 @@ WANTED = (
     "export.json",
     "labels.txt",
 )  # what `load` reads
+NEEDED = "give an export folder (it holds export.json), or a project's folder; within a project a version or a run"
 
 
 class Found(NamedTuple):
@@ -35,27 +36,47 @@ def find(model: str | None, here: Path) -> Found:
     """Return the classifier that is meant.
 
     Args:
-        model: An export folder; or a run as `pawline lineage` takes it (champion, v2, an experiment, a commit, a file),
-            whose export is taken from DVC's cache or a remote; None is what lies in the project's models/export.
+        model: An export folder, or a project's folder, which means its models/export; or a run as `pawline lineage`
+            takes it (champion, v2, an experiment, a commit, its classifier.keras), whose export is taken from DVC's
+            cache or a remote; None is what lies in the project's models/export.
         here: The folder that the user stands in.
 
     Raises:
         PawlineError: There is no such classifier, or its files are nowhere.
     """
-    if model is not None and (here / model / "export.json").is_file():
-        return Found(model, here / model, None)
+    for folder in [] if model is None else [here / model, here / model / EXPORT_DIR]:
+        if (folder / "export.json").is_file():
+            return Found(str(model), folder, None)
     root = _project_root(here, model)
     if model in (None, "workspace"):
         from lineage.runs import WORKSPACE
 
         return Found("workspace", root / EXPORT_DIR, WORKSPACE)
     if (here / str(model)).is_dir():
-        raise PawlineError(f"--model {model}: this folder has no export.json; give what the stage export wrote")
-    from lineage.runs import Project, find_from
+        raise PawlineError(
+            f"--model {model}: neither this folder nor {EXPORT_DIR} in it has an export.json; give what the stage "
+            "export wrote, or a project after `dvc repro`"
+        )
+    from lineage.runs import Project
 
     project = Project(root)
-    run = find_from(project, model, here)
+    run = _find_run(project, str(model), here)
     return Found(run.name, _bring_here(project, run), run)
+
+
+def _find_run(project: "Project", model: str, here: Path) -> "Run":
+    from lineage.runs import MODEL_PATH, find_from, is_file
+
+    try:
+        run = find_from(project, model, here)
+    except PawlineError as error:
+        if is_file(str(here / model)):
+            raise PawlineError(f"{error}; {NEEDED}") from None
+        raise
+    found = run.found or ""
+    if found.startswith("models/") and found != MODEL_PATH and not found.startswith(EXPORT_DIR):
+        raise PawlineError(f"--model {model} is {found} of {run.name}, which was not exported; {MODEL_PATH} there was")
+    return run
 
 
 def _project_root(here: Path, model: str | None) -> Path:
@@ -66,6 +87,8 @@ def _project_root(here: Path, model: str | None) -> Path:
         raise PawlineError(
             f"no dvc.yaml in {here} or above it: change to a checkout of Pawline, or give --model FOLDER"
         )
+    if (here / model).is_file():
+        raise PawlineError(f"--model {model}: a file alone says neither labels nor image size; {NEEDED}")
     raise PawlineError(
         f"--model {model}: no export folder, and no dvc.yaml in {here} or above it to look for a version"
     )

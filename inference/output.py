@@ -1,4 +1,7 @@
-"""How answers are written: lines for people, JSON lines, CSV, Parquet. Each as they come, none held back."""
+"""How answers are written: lines for people, JSON lines, CSV, Parquet. Each as they come, none held back.
+
+Files of all formats are UTF-8; bytes of a photo's name that are not are spelled out.
+"""
 
 import csv
 import json
@@ -9,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from inference.answers import UNSURE, Answer
+from tasks import words
 from tasks.stage import whole_file
 
 if TYPE_CHECKING:
@@ -85,7 +89,7 @@ def csv_file(path: Path, labels: list[str]) -> Iterator[Write]:
     """Yield what writes answers as rows of a CSV file, which appears when the block ends well."""
     with (
         whole_file(path) as unfinished,
-        unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+        unfinished.open("w", newline="", encoding="utf-8") as stream,
     ):
         yield csv_rows(stream, labels)
 
@@ -94,7 +98,7 @@ def csv_file(path: Path, labels: list[str]) -> Iterator[Write]:
 def parquet_file(path: Path, classifier: "Classifier") -> Iterator[Write]:
     """Yield what writes answers as rows of a Parquet file, which appears when the block ends well.
 
-    Its metadata say which classifier answered. Bytes of a name that are not UTF-8 are spelled out.
+    Its metadata say which classifier answered.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -113,8 +117,7 @@ def parquet_file(path: Path, classifier: "Classifier") -> Iterator[Write]:
             rows.clear()
 
         def write(answer: Answer) -> None:
-            path = answer.photo.name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-            rows.append(_row(answer) | {"path": path, "probabilities": answer.probabilities or None})
+            rows.append(_row(answer) | {"probabilities": answer.probabilities or None})
             if len(rows) == ROWS:
                 flush()
 
@@ -123,13 +126,18 @@ def parquet_file(path: Path, classifier: "Classifier") -> Iterator[Write]:
 
 
 def visible(text: str) -> str:
-    """Spell out characters that would not be seen, or would steer the terminal."""
-    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    """Spell out characters that would not be seen, or would steer the terminal, and bytes that are not UTF-8."""
+    return words.visible(utf8(text))
+
+
+def utf8(name: str) -> str:
+    r"""Spell bytes of a file's name that are not UTF-8 as `\xe7`: no reader of CSV, JSON or Parquet takes them raw."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _row(answer: Answer) -> dict[str, Any]:
     values = (
-        answer.photo.name,
+        utf8(answer.photo.name),
         answer.label,
         answer.predicted,
         answer.probability,

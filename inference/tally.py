@@ -13,7 +13,9 @@ HINTS = {  # what to do about a photo that could not be read, by reason
     "empty_folder": "give the files themselves if they are photos",
     "no_match": "check the pattern",
     "unreachable": "check the address and the network",
+    "unsupported": "download it first, or give the path of a file",
     "unreadable": "make it accessible",
+    "not_a_file": "give the photo as a file, or - and the photo on standard input",
     "too_large": "make it smaller",
     "not_an_image": "give a JPEG, PNG, WebP, GIF, TIFF or BMP",
 }

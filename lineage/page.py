@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
@@ -11,6 +10,7 @@ from lineage import graph_picture, tree
 from lineage.lockfile import flatten
 from lineage.records import Lineage, StageRecord
 from lineage.words import size
+from tasks.words import visible
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 LONGEST_NAME, LONGEST_FACT = 18, 27  # characters that fit into a box of the picture
@@ -43,7 +43,7 @@ def render(lineage: Lineage) -> str:
         PawlineError: The stages read each other in a circle.
     """
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=_visible
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, finalize=visible
     )
     filters = (tree.show, size, tree.short, tree.rounded, tree.code_files, tree.code_digest, tree.counted)
     environment.filters |= {function.__name__: function for function in filters}
@@ -105,8 +105,3 @@ def _splits(lineage: Lineage) -> list[str]:
 
 def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}\u2026"
-
-
-def _visible(value: Any) -> Any:  # noqa: ANN401 - whatever the template prints
-    """Spell out, in all that the page prints, characters that would not be seen or would reorder the text."""
-    return tree.clean(value) if type(value) is str else value

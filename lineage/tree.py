@@ -14,6 +14,7 @@ from rich.tree import Tree
 from lineage.lockfile import FOLDER_SUFFIX, flatten
 from lineage.records import Artifact, CountsRecord, EnvironmentRecord, Lineage, StageRecord
 from lineage.words import size
+from tasks.words import visible
 
 SPLITS = ("train", "val", "test")
 HASH_LENGTH = 10  # hexadecimal digits of a shortened hash: tells apart what one project has
@@ -36,7 +37,7 @@ class Facts:
         self.title.no_wrap, self.title.overflow = True, "ellipsis"
         yield self.title
         for label, items in self.rows:
-            lines = pack([clean(item) for item in items], options.max_width - LABEL_WIDTH)
+            lines = pack([visible(item) for item in items], options.max_width - LABEL_WIDTH)
             for number, line in enumerate(lines):
                 yield Text.assemble((("" if number else label).ljust(LABEL_WIDTH), "dim"), line)
 
@@ -110,11 +111,6 @@ def rounded(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
-def clean(text: str) -> str:
-    """Return text that cannot steer a terminal: what is not printable is spelled out, an escape as x1b."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-
-
 def pack(items: list[str], width: int) -> list[str]:
     """Put items on lines of at most that many columns; only an item longer than a line is broken, at its spaces."""
     lines: list[str] = []
@@ -135,10 +131,10 @@ def listed(items: Iterable[str]) -> list[str]:
 
 def _model_title(lineage: Lineage) -> Text:
     model = lineage.model
-    title = Text(clean(model.path), style="bold")
+    title = Text(visible(model.path), style="bold")
     title.append(f"  {short(model.md5)}  {size(model.bytes)}", style="not bold")
     if lineage.version:
-        title.append(f"  {clean(lineage.version)}", style="bold green")
+        title.append(f"  {visible(lineage.version)}", style="bold green")
     return title
 
 
@@ -163,7 +159,9 @@ def result(metrics: dict[str, Any]) -> str:
 
 
 def _stage_title(stage: StageRecord) -> Text:
-    return Text.assemble((clean(stage.name), "bold cyan"), "  ", (clean(" ".join(stage.description.split())), "dim"))
+    return Text.assemble(
+        (visible(stage.name), "bold cyan"), "  ", (visible(" ".join(stage.description.split())), "dim")
+    )
 
 
 def _stage_rows(lineage: Lineage, stage: StageRecord) -> Iterator[Row]:

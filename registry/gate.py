@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from lineage.tree import clean
 from lineage.words import first_of, size
 from registry.records import Answers, Check, Contender, SliceResult, Verdict
 from tasks.params import GateParams
+from tasks.words import visible
 
 MOST_NAMED = 3  # parts or classes in a check's phrase; the verdict has them all
 BYTES_PER_MB = 1_000_000
@@ -226,14 +226,14 @@ def _check_recall(tally: Tally, rules: GateParams) -> Check:
         return Check(name="recall", passed=True, text=text)
     ordered = sorted(classes, key=lambda part: part.challenger / part.images)
     low = [part for part in ordered if part.challenger / part.images < rules.min_recall]
-    shown = [f"{clean(part.value)} {part.challenger / part.images:.4f}" for part in low or ordered[:1]]
+    shown = [f"{visible(part.value)} {part.challenger / part.images:.4f}" for part in low or ordered[:1]]
     what = "recall too low" if low else "lowest recall"
     text = f"{what}: {first_of(shown, MOST_NAMED)}, at least {rules.min_recall:g} wanted"
     return Check(name="recall", passed=not low, text=text)
 
 
 def _check_classes(champion: Entrant, challenger: Entrant) -> Check:
-    lost = sorted(clean(label) for label in champion.labels - challenger.labels)
+    lost = sorted(visible(label) for label in champion.labels - challenger.labels)
     text = "knows every class of the champion"
     if lost:
         text = f"no longer knows {first_of(lost, MOST_NAMED)}: the champion does; `pawline promote` overrules this"
@@ -269,4 +269,4 @@ def _check_budgets(new: Contender, old: Contender | None, rules: GateParams) -> 
 def _describe(part: SliceResult) -> str:
     champion = 0 if part.champion is None else part.champion
     figures = f"{part.challenger / part.images:.4f} against {champion / part.images:.4f} on {part.images:,} photos"
-    return f"{part.by} {clean(part.value)} ({figures})"
+    return f"{part.by} {visible(part.value)} ({figures})"

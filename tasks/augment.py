@@ -6,10 +6,13 @@ machine.
 
 import hashlib
 
+import cv2
 import numpy as np
 
 from tasks.params import AugmentParams
-from tasks.quiet_tf import tf
+
+WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP  # the matrix leads from a pixel of the view to one of the image
+BORDERS = {"reflect": cv2.BORDER_REFLECT, "nearest": cv2.BORDER_REPLICATE}
 
 
 def augment(images: np.ndarray, ids: list[str], view: int, *, params: AugmentParams, seed: int) -> np.ndarray:
@@ -27,22 +30,14 @@ def augment(images: np.ndarray, ids: list[str], view: int, *, params: AugmentPar
     """
     if not any(params.model_dump(exclude={"fill"}).values()):
         return images
-    rngs = [_rng(seed, image_id, view) for image_id in ids]
     size = images.shape[1]
-    transforms = np.stack([draw_affine(rng, params, size) for rng in rngs])
-    factors = np.array([rng.uniform(1 - params.contrast, 1 + params.contrast) for rng in rngs], np.float32)
-    moved: np.ndarray = tf.raw_ops.ImageProjectiveTransformV3(
-        images=tf.cast(images, tf.float32),
-        transforms=transforms.reshape(-1, 9)[:, :8].astype(np.float32),
-        output_shape=[size, size],
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode=params.fill.upper(),
-    ).numpy()
-    if params.contrast:
-        mean = moved.mean(axis=(1, 2), keepdims=True)
-        moved = (moved - mean) * factors[:, None, None, None] + mean
-    view_images: np.ndarray = np.clip(np.rint(moved), 0, 255).astype(np.uint8)
+    view_images = np.empty_like(images)
+    for image, image_id, view_image in zip(images, ids, view_images, strict=True):
+        rng = _rng(seed, image_id, view)
+        matrix = draw_affine(rng, params, size)
+        cv2.warpAffine(image, matrix[:2], (size, size), view_image, WARP, BORDERS[params.fill])
+        if params.contrast:
+            view_image[:] = _change_contrast(view_image, rng.uniform(1 - params.contrast, 1 + params.contrast))
     return view_images
 
 
@@ -61,6 +56,13 @@ def draw_affine(rng: np.random.Generator, params: AugmentParams, size: int) -> n
     back = np.array([[1, 0, middle + shift_x], [0, 1, middle + shift_y], [0, 0, 1]])
     matrix: np.ndarray = back @ rotate @ lean @ resize @ to_middle
     return matrix
+
+
+def _change_contrast(image: np.ndarray, factor: float) -> np.ndarray:
+    """Move every value towards or away from its channel's mean."""
+    mean = image.mean(axis=(0, 1))
+    changed: np.ndarray = np.clip(np.rint((image - mean) * factor + mean), 0, 255)
+    return changed
 
 
 def _rng(seed: int, image_id: str, view: int) -> np.random.Generator:

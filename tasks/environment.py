@@ -15,7 +15,18 @@ from tasks.parallel import available_processors
 
 FILE_NAME = "environment.json"
 # Libraries that decode, compute or store; one of the two TensorFlows is installed.
-PACKAGES = ("h5py", "keras", "numpy", "openvino", "pillow", "pyarrow", "scipy", "tensorflow", "tensorflow-cpu")
+PACKAGES = (
+    "h5py",
+    "keras",
+    "numpy",
+    "opencv-python-headless",
+    "openvino",
+    "pillow",
+    "pyarrow",
+    "scipy",
+    "tensorflow",
+    "tensorflow-cpu",
+)
 # Instruction sets by which kernels are chosen, as /proc/cpuinfo calls them on x86 and ARM.
 FEATURES = re.compile(r"sse4_[12]|avx\w*|fma|f16c|amx_\w+|asimd\w*|sve\w*|bf16|i8mm")
 

@@ -11,7 +11,6 @@ features, so that the two paths check each other: `end_to_end_max_difference` is
 between them. The temperature is fitted on the selected stage's answers on the validation split.
 """
 
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -73,7 +72,7 @@ def evaluate(
     labels = records.read_labels(tfrecords_dir)
     split = "test" if "test" in records.split_sizes(tfrecords_dir) else "val"
     predictions = predict(models_dir / "classifier.keras", tfrecords_dir, split)
-    stage1, stage2 = (_read_summary(models_dir / name) for name in ("stage1", "stage2"))
+    stage1, stage2 = (stage.read_json(models_dir / name / "summary.json") for name in ("stage1", "stage2"))
     output = stage1["output"]
     stages = {"stage1": _score_stage(models_dir / "stage1" / "head.keras", features_dir, "pooled", split, output)}
     if stage2["best"] is not None:
@@ -100,17 +99,15 @@ def evaluate(
 
 def predict(classifier_path: Path, tfrecords_dir: Path, split: str) -> Predictions:
     """Run the images of a split through the saved classifier."""
-    from tasks import heads, keras_files, records
+    from tasks import keras_files, records
 
     classifier = keras_files.load_model(classifier_path)
-    # A head's logit has become a probability in the classifier: one column or one a class is all that differs.
-    output: Output = "sigmoid" if classifier.output_shape[-1] == 1 else "softmax"
     batches, probs, grey = [], [], []
     with Progress("evaluate", total=records.split_sizes(tfrecords_dir)[split]) as progress:
         for shard in records.shard_paths(tfrecords_dir, split):
             for batch in records.read_shard(shard):
                 grey.append(batch.images.mean(axis=(1, 2)) @ GREY_OF_RGB)
-                probs.append(heads.class_probs(np.asarray(classifier.predict_on_batch(batch.images)), output))
+                probs.append(metrics.probs_of_classes(np.asarray(classifier.predict_on_batch(batch.images))))
                 batches.append(batch._replace(images=np.empty(0)))
                 progress.advance(len(batch.labels))
     return Predictions(
@@ -120,11 +117,6 @@ def predict(classifier_path: Path, tfrecords_dir: Path, split: str) -> Predictio
         np.concatenate(probs),
         np.concatenate(grey).astype(np.float32),
     )
-
-
-def _read_summary(stage_dir: Path) -> dict[str, Any]:
-    summary: dict[str, Any] = json.loads((stage_dir / "summary.json").read_text(encoding="utf-8"))
-    return summary
 
 
 def _score_stage(model_path: Path, features_dir: Path, kind: str, split: str, output: "Output") -> dict[str, Scores]:

@@ -6,12 +6,13 @@ SHA-256 of the original bytes in hex. The rows are in the order of the TFRecords
 made.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from tasks import stage
 
 Array = npt.NDArray[Any]
 
@@ -62,5 +63,4 @@ def shard_name(split: str, shard: int, kind: str) -> str:
 
 def read_manifest(features_dir: Path) -> dict[str, Any]:
     """Return how the features were made."""
-    manifest: dict[str, Any] = json.loads((features_dir / "manifest.json").read_text(encoding="utf-8"))
-    return manifest
+    return stage.read_json(features_dir / "manifest.json")

@@ -18,7 +18,7 @@ from tasks import stage
 from tasks.environment import write_environment
 from tasks.feature_store import shard_name
 from tasks.image_table import SPLITS
-from tasks.params import FeaturesParams, ImageParams, load_section, load_unfrozen_layers
+from tasks.params import FeaturesParams, ImageParams, UnfreezeParams, load_part, load_section
 from tasks.progress import Progress
 from tasks.stage import PawlineError
 
@@ -186,7 +186,7 @@ def main(argv: list[str] | None = None) -> None:
         features_dir=args.features_dir,
         params=load_section(args.params, "features", FeaturesParams),
         image=load_section(args.params, "image", ImageParams),
-        unfrozen_layers=load_unfrozen_layers(args.params),
+        unfrozen_layers=load_part(args.params, "fine_tune", UnfreezeParams).unfrozen_layers,
     )
 
 

@@ -88,7 +88,7 @@ class Network(NamedTuple):
 
 def _load_stage1(manifest: dict[str, Any], stage1_dir: Path, backbone_dir: Path, *, output: "Output") -> Network:
     """Return the network that stage 1 ended with, its backbone frozen."""
-    from tasks import keras_files, model, training, witness  # noqa: F401 - the key of unfinished work covers them
+    from tasks import folded, keras_files, model, training, witness  # noqa: F401 - the key covers what is imported
 
     backbone = model.load_backbone(backbone_dir, manifest["size_px"])
     backbone.trainable = False
@@ -107,7 +107,7 @@ def _train_tail(
     network: Network, features_dir: Path, out_dir: Path, scratch: Path, params: FineTuneParams
 ) -> dict[str, Any]:
     """Train the tail in place, write it and its curves; return what a summary says of it."""
-    from tasks import keras_files, model, training, witness
+    from tasks import folded, keras_files, model, training, witness
 
     backbone, head, pooling, output = network
     boundary = model.freeze_boundary(backbone, params.unfrozen_layers)
@@ -116,7 +116,8 @@ def _train_tail(
     before = witness.frozen_digests(backbone)
     tail = model.build_tail(backbone, boundary, head, pooling=pooling)
     splits = training.open_splits(features_dir, "boundary")
-    history = training.train(tail, splits, params, output=output, scratch=scratch, what="fine_tune")
+    quick = folded.fold(tail, read_manifest(features_dir)["precision"])
+    history = training.train(quick, splits, params, output=output, scratch=scratch, what="fine_tune", evaluated=tail)
     record = witness.check_frozen(before, witness.frozen_digests(backbone), what="fine_tune")
     keras_files.save_model(tail, out_dir / "tail.keras")
     curves.write_curves(history, out_dir)

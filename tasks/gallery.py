@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +32,7 @@ class ReasonGroup:
 
 def group_by_reason(rows: Iterable[ImageRow]) -> list[ReasonGroup]:
     """Group the quarantined files, the commonest reason first."""
-    groups: dict[str, list[ImageRow]] = {}
-    for row in rows:
-        if row.reason:
-            groups.setdefault(row.reason, []).append(row)
+    groups = _grouped(rows, lambda row: row.reason)
     ordered = sorted(groups.items(), key=lambda group: (-len(group[1]), group[0]))
     shown = min(MOST_TILES, MOST_QUARANTINED // max(len(groups), 1))
     return [ReasonGroup(reason, members[:shown], len(members)) for reason, members in ordered]
@@ -51,10 +48,7 @@ class NearDuplicates:
 
 def near_duplicates(rows: Iterable[ImageRow]) -> list[NearDuplicates]:
     """Return the groups of near-duplicates among the kept photos, the largest first."""
-    groups: dict[str, list[ImageRow]] = {}
-    for row in rows:
-        if row.group:
-            groups.setdefault(row.group, []).append(row)
+    groups = _grouped(rows, lambda row: row.group)
     several = sorted((group for group in groups.values() if len(group) > 1), key=lambda one: (-len(one), one[0].path))
     return [NearDuplicates(members[:MOST_OF_GROUP], len(members)) for members in several]
 
@@ -91,3 +85,12 @@ def shrink(content: bytes) -> str | None:
         if encoded.tell() <= THUMBNAIL_BYTES:
             break
     return "data:image/jpeg;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
+
+
+def _grouped(rows: Iterable[ImageRow], key: Callable[[ImageRow], str]) -> dict[str, list[ImageRow]]:
+    """Group rows in their order; those whose key is empty are left out."""
+    groups: dict[str, list[ImageRow]] = {}
+    for row in rows:
+        if key(row):
+            groups.setdefault(key(row), []).append(row)
+    return groups

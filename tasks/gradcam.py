@@ -1,5 +1,6 @@
 """Where a classifier looked: Grad-CAM (Selvaraju et al. 2017), and its heat laid over the image."""
 
+import io
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,12 @@ Activation = npt.NDArray[np.float32]  # [height, width] of the last feature map,
 BATCH_SIZE = 32
 COLOURS, BRIGHTEST = "inferno", 0.9  # perceptually uniform, dark where there is no heat; its end is too near white
 COLD_SHARE, HOT_SHARE = 0.25, 0.5  # how much of a pixel is the colour of heat, where there is none and where most
+
+
+def explain(classifier: Model, images: Images, classes: npt.NDArray[np.int64], *, quality: int) -> list[bytes]:
+    """Return a JPEG an image, of a quality from 1 to 95: the image under the heat of a class, as below."""
+    activations = class_activations(classifier, images, classes)
+    return [_as_jpeg(overlay(*pair), quality) for pair in zip(images, activations, strict=True)]
 
 
 def class_activations(classifier: Model, images: Images, classes: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -56,6 +63,12 @@ def overlay(image: Images, activation: Activation) -> Image.Image:
     gray = np.asarray(Image.fromarray(image).convert("L").convert("RGB"))
     photo = (image.astype(np.float64) + gray) / 2  # its own colours would pass for heat
     return Image.fromarray((share * colours + (1 - share) * photo).round().astype(np.uint8))
+
+
+def _as_jpeg(image: Image.Image, quality: int) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return file.getvalue()
 
 
 def _after_feature_map(classifier: Model) -> tuple[Model, Model]:

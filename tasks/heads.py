@@ -5,6 +5,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from scipy.special import expit
 
+from tasks import metrics
 from tasks.params import TrainHeadParams
 from tasks.quiet_tf import Model, keras
 
@@ -51,8 +52,6 @@ def targets(labels: np.ndarray, units: int) -> np.ndarray:
 
 def class_probs(answers: np.ndarray, output: Output) -> np.ndarray:
     """Turn a model's answers into one probability a class, float32 [images, classes], each right to its last digits."""
-    if output == "softmax":
-        return answers
     if output == "logit":
         return np.concatenate([expit(-answers), expit(answers)], axis=1)
-    return np.concatenate([1 - answers, answers], axis=1)
+    return metrics.probs_of_classes(answers)

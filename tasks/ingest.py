@@ -9,7 +9,6 @@ Nothing is decoded, changed or dropped but files that are no candidates by their
 """
 
 import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -73,7 +72,7 @@ class _Tally:
 def _check_unchanged(source_json: Path, params: DataParams) -> None:
     again = "run `python -m tasks.source` again, or `dvc repro`"
     try:
-        seen = json.loads(source_json.read_text(encoding="utf-8"))
+        seen = stage.read_json(source_json)
     except FileNotFoundError:
         raise PawlineError(f"{source_json} is missing: {again}") from None
     except ValueError as error:

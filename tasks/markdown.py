@@ -23,12 +23,12 @@ def escape(value: object) -> object:
     """
     if not isinstance(value, str) or isinstance(value, Markdown):
         return value
-    return ACTIVE.sub(r"\\\g<0>", str(visible(value)))
+    return ACTIVE.sub(r"\\\g<0>", visible(value))
 
 
 def code(value: str) -> str:
     """Show text as code, if a table's cell can show it so."""
-    shown = str(visible(value))
+    shown = visible(value)
     return Markdown(escape(value)) if re.search(r"[`|]|^\s*$|^\s|\s$", shown) else Markdown(f"`{shown}`")
 
 

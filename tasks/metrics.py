@@ -15,6 +15,11 @@ NORMAL_975 = 1.959963984540054  # the standard normal distribution's 97.5 % quan
 BOOTSTRAP_SAMPLES = 1000
 
 
+def probs_of_classes(answers: npt.NDArray[np.float32]) -> Probs:
+    """Return one probability a class, given a classifier's answers: these, or, of two classes, the second's alone."""
+    return np.concatenate([1 - answers, answers], axis=1) if answers.shape[1] == 1 else answers
+
+
 def summary(labels: Labels, probs: Probs) -> dict[str, float | None]:
     """Return accuracy, AUC and loss."""
     return {"accuracy": accuracy(labels, probs), "auc": auc(labels, probs), "loss": cross_entropy(labels, probs)}

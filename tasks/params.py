@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from tasks.params_file import Section, checked, read_values, value_at
-from tasks.params_file import load_section as load_section  # stages have it from here
+from tasks.params_file import Section, checked, read_values
+from tasks.params_file import load_part as load_part  # stages have them from here
+from tasks.params_file import load_section as load_section
 from tasks.stage import PawlineError
 
 LAYER_LISTS = Path(__file__).parent / "backbone_layers"  # the layers of each backbone, by name and in order
@@ -72,11 +73,16 @@ class SplitShares(Section):
         return self
 
 
-class ValidateParams(Section):
+class PixelsParams(Section):
+    """How large a photo may be; what the classifier is shown later is held to it, so that `export` reads it too."""
+
+    max_pixels: int = Field(ge=10_000, le=500_000_000, description="more is refused from the header, undecoded")
+
+
+class ValidateParams(PixelsParams):
     """What makes a photo fit to train on, and a data set fit to go on with."""
 
     min_side_px: int = Field(ge=1, le=1024, description="a shorter side is too small")
-    max_pixels: int = Field(ge=10_000, le=500_000_000, description="more is refused from the header, undecoded")
     blank_max_stddev: float = Field(ge=0, le=64, description="gray levels; a flatter image is blank")
     near_duplicate_bits: int = Field(ge=0, le=20, description="perceptual hashes this close are near-duplicates")
     splits: SplitShares
@@ -309,9 +315,3 @@ def check_params(path: Path) -> Params:
 def check_values(values: dict[str, Any], path: Path) -> Params:
     """Check values as if they stood in the file, before they are written into it."""
     return checked(Params, values, path, prefix="")
-
-
-def load_unfrozen_layers(path: Path) -> int | float | str:
-    """Read `fine_tune.unfrozen_layers` alone; the rest of its section is not looked at."""
-    value = value_at(read_values(path), "fine_tune.unfrozen_layers", path)
-    return checked(UnfreezeParams, {"unfrozen_layers": value}, path, prefix="fine_tune.").unfrozen_layers

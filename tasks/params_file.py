@@ -62,6 +62,13 @@ def load_section(path: Path, name: str, section: type[S]) -> S:
     return checked(section, value_at(read_values(path), name, path), path, prefix=name + ".")
 
 
+def load_part(path: Path, name: str, part: type[S]) -> S:
+    """Read of one section of the file those keys that a class has; the rest of the section is not looked at."""
+    values = read_values(path)
+    found = {key: value_at(values, f"{name}.{key}", path) for key in part.model_fields}
+    return checked(part, found, path, prefix=name + ".")
+
+
 def checked(section: type[S], values: Any, path: Path, *, prefix: str) -> S:  # noqa: ANN401 - any YAML value
     """Return values as a section, checked.
 

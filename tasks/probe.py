@@ -8,7 +8,6 @@ python -m tasks.probe    (about 6 ms an image and corruption on two cores, besid
 At most `MOST_PROBED` images of the evaluated split are spoilt, so that a large data set takes no longer.
 """
 
-import io
 import json
 import logging
 from collections import Counter
@@ -107,11 +106,8 @@ def explain(classifier: "Model", labels: list[str], rows: list[Row], tfrecords_d
     overlays: dict[str, bytes] = {}
     for batch in _read_batches(tfrecords_dir, rows):
         classes = np.array([predicted[image_id] for image_id in batch.ids])
-        activations = gradcam.class_activations(classifier, batch.images, classes)
-        for image_id, image, activation in zip(batch.ids, batch.images, activations, strict=True):
-            file = io.BytesIO()
-            gradcam.overlay(image, activation).save(file, "JPEG", quality=JPEG_QUALITY)
-            overlays[image_id] = file.getvalue()
+        jpegs = gradcam.explain(classifier, batch.images, classes, quality=JPEG_QUALITY)
+        overlays |= zip(batch.ids, jpegs, strict=True)
     return overlays
 
 
@@ -125,7 +121,8 @@ def measure(runner: "Runner", labels: list[str], rows: list[Row], tfrecords_dir:
         for batch in _read_batches(tfrecords_dir, rows):
             expected = [truth[image_id] for image_id in batch.ids]
             for variant, outputs in zip(variants, runner(_spoil(batch)), strict=True):
-                spoilt = (_classes(outputs["answers"]) == expected).tolist()
+                answered = metrics.probs_of_classes(outputs["answers"]).argmax(axis=1)
+                spoilt = (answered == expected).tolist()
                 right[variant] += zip(spoilt, map(was_right.__getitem__, batch.ids), strict=True)
                 progress.advance(len(expected))
     return {
@@ -137,11 +134,6 @@ def measure(runner: "Runner", labels: list[str], rows: list[Row], tfrecords_dir:
             for kind, amounts in corruptions.AMOUNTS.items()
         },
     }
-
-
-def _classes(answers: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """Turn probabilities, of each class or of the second of two alone, into the predicted classes."""
-    return (answers[:, 0] > 0.5).astype(np.int64) if answers.shape[1] == 1 else answers.argmax(axis=1)
 
 
 def _spoil(batch: Batch) -> Iterator[npt.NDArray[np.uint8]]:

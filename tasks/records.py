@@ -4,13 +4,13 @@
 index), `id` (SHA-256 of the original bytes) and `path`.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from tasks import stage
 from tasks.quiet_tf import Tensor, tf
 
 NAME = "pawline"
@@ -70,5 +70,5 @@ def read_labels(tfrecords_dir: Path) -> list[str]:
 
 def split_sizes(tfrecords_dir: Path) -> dict[str, int]:
     """Return the number of examples of each split that has any, from `dataset_info.json`."""
-    info = json.loads((tfrecords_dir / "dataset_info.json").read_text(encoding="utf-8"))
+    info = stage.read_json(tfrecords_dir / "dataset_info.json")
     return {split["name"]: sum(int(length) for length in split["shardLengths"]) for split in info["splits"]}

@@ -10,7 +10,6 @@ python -m tasks.score --photos PHOTOS --models FOLDER --answers-out ANSWERS --la
 Each model gets the photos as its own params.yaml prepares them, and answers with its own labels.
 """
 
-import json
 import logging
 import statistics
 import time
@@ -26,6 +25,7 @@ import pyarrow.parquet as pq
 
 from tasks import stage
 from tasks.images import decode_upright, resize_square
+from tasks.metrics import probs_of_classes
 from tasks.params import ImageParams, load_section
 from tasks.progress import Progress
 from tasks.raw import RawRecord, list_chunks, read_chunk
@@ -93,7 +93,7 @@ def load_classifier(folder: Path) -> Classifier:
             f"{folder.name}: its classifier takes {size_px} px and its params.yaml has image.size_px {image.size_px}: "
             "they are not of one run; `dvc repro`"
         )
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    summary = stage.read_json(folder / "summary.json")
     return Classifier(folder.name, network, summary["labels"], image)
 
 
@@ -129,11 +129,7 @@ def _batches(raw_dir: Path, wanted: dict[str, Any]) -> Iterator[list[RawRecord]]
 
 
 def _answer(model: Classifier, images: npt.NDArray[np.uint8]) -> list[dict[str, Any]]:
-    from tasks import heads
-
-    # A head's logit has become a probability in the classifier: one column or one a class is all that differs.
-    output: heads.Output = "sigmoid" if model.network.output_shape[-1] == 1 else "softmax"
-    probs = heads.class_probs(np.asarray(model.network.predict_on_batch(images)), output)
+    probs = probs_of_classes(np.asarray(model.network.predict_on_batch(images)))
     return [{model.name: model.labels[row.argmax()], f"{model.name}_probability": float(row.max())} for row in probs]
 
 

@@ -9,7 +9,6 @@ The image is noise: what it shows makes no difference. `saved_model_bytes` decod
 """
 
 import io
-import json
 import logging
 import statistics
 import time
@@ -35,7 +34,7 @@ def time_exports(*, export_dir: Path, out: Path) -> None:
     Raises:
         PawlineError: An export is missing.
     """
-    facts = json.loads((export_dir / "export.json").read_text(encoding="utf-8"))
+    facts = stage.read_json(export_dir / "export.json")
     paths = {name: export_dir / figures["path"] for name, figures in facts["formats"].items()}
     missing = next((path for path in paths.values() if not path.exists()), None)
     if missing is not None:

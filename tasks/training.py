@@ -35,7 +35,14 @@ def open_splits(features_dir: Path, kind: str) -> Splits:
 
 
 def train(
-    model: Model, splits: Splits, params: TrainingParams, *, output: heads.Output, scratch: Path, what: str
+    model: Model,
+    splits: Splits,
+    params: TrainingParams,
+    *,
+    output: heads.Output,
+    scratch: Path,
+    what: str,
+    evaluated: Model | None = None,
 ) -> History:
     """Train a model on stored features and leave it with the weights of its best epoch.
 
@@ -49,6 +56,7 @@ def train(
         output: What the model answers with.
         scratch: Where the state is kept.
         what: The stage's name, for messages.
+        evaluated: What is evaluated after each epoch, where that is another model with the same weights.
 
     Raises:
         PawlineError: If the loss is no longer finite.
@@ -61,7 +69,7 @@ def train(
     while len(history.epochs) < params.epochs and not model.stop_training:
         epoch = len(history.epochs)
         rows = _train_epoch(model, splits.train, params, epoch, read_rate, what)
-        row = {"epoch": epoch + 1} | _mean(rows) | evaluate_split(model, splits.val, output)
+        row = {"epoch": epoch + 1} | _mean(rows) | evaluate_split(evaluated or model, splits.val, output)
         row["learning_rate"] = read_rate()
         _check_finite(row["val_loss"], f"{what}: the validation loss is {{}} after epoch {epoch + 1}")
         history.batches += rows

@@ -1,7 +1,7 @@
 """How pages and cards write figures, names, and why a stage was selected."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from markupsafe import Markup
 
@@ -22,8 +22,15 @@ FORMAT_NAMES = {
 MINUS = "\N{MINUS SIGN}"
 
 
+@overload
+def visible(value: str) -> str: ...
+@overload
+def visible(value: object) -> object: ...
 def visible(value: object) -> object:
-    """Spell out characters that would not be seen, or would reorder the text around them."""
+    """Spell out characters that would not be seen, would reorder the text around them, or would steer a terminal.
+
+    Only those of text: `Markup`, which is ours, and other values are left as they are.
+    """
     if isinstance(value, str) and not isinstance(value, Markup) and not value.isprintable():
         return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in value)
     return value
@@ -31,7 +38,7 @@ def visible(value: object) -> object:
 
 def name(value: str) -> Markup:
     """Set a user's name apart in HTML: written from right to left it leaves the text around it, and `_` ends a line."""
-    return Markup("<bdi>{}</bdi>").format(Markup("_<wbr>").join(str(visible(value)).split("_")))
+    return Markup("<bdi>{}</bdi>").format(Markup("_<wbr>").join(visible(value).split("_")))
 
 
 def percent(share: float) -> str:

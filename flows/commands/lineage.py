@@ -103,12 +103,13 @@ def _row_at(here: Path, what: str | None) -> str | None:
 def _find(project: "Project", what: str | None, here: Path, *, quiet: bool = False) -> "Run":
     """Return the run, and say whose file WHAT is if it is a file (on stderr if stdout is for a program)."""
     from lineage.runs import find_from
-    from lineage.tree import clean, short
+    from lineage.tree import short
+    from tasks.words import visible
 
     run = find_from(project, what, here)
     if run.found is not None:
         whose = f"the {run.name}" if run.commit is None else f"{run.name} ({short(run.commit)})"
-        typer.echo(clean(f"{'this file' if run.given else what} is {run.found} of {whose}"), err=quiet)
+        typer.echo(visible(f"{'this file' if run.given else what} is {run.found} of {whose}"), err=quiet)
     return run
 
 

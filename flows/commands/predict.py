@@ -39,16 +39,16 @@ def predict_command(
         list[str], typer.Argument(metavar="PHOTO...", help="Files, folders, globs, URLs, - for standard input.")
     ],
     model: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="MODEL", help="A version, a run, or an export folder.")
+        str | None, typer.Option("--model", "-m", metavar="MODEL", help="A version, a run, a project or export folder.")
     ] = None,
     unsure_below: Annotated[
         float,
-        typer.Option(min=0, max=1, metavar="P", show_default=False, help="Say `unsure` below this."),
+        typer.Option(metavar="P", show_default=False, help="Say `unsure` below this probability, 0 to 1."),
     ] = 0.0,
     json_: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write CSV; - prints it.")] = None,
     parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="Write Parquet.")] = None,
-    sort: Annotated[Path | None, typer.Option(metavar="DIR", help="Copy photos into DIR/<class>/.")] = None,
+    sort: Annotated[Path | None, typer.Option(metavar="DIR", help="Copy photos into DIR/<class>/, see above.")] = None,
     explain: Annotated[Path | None, typer.Option(metavar="DIR", help="Write Grad-CAM overlays.")] = None,
     engine: Annotated[
         Literal["auto", "openvino", "litert", "keras"],
@@ -61,8 +61,10 @@ def predict_command(
 ) -> None:
     """Say what is on photos: their class, and how probable it is.
 
-    A table on a terminal, CSV elsewhere. The format is read from the bytes; of an animation the first frame counts.
-    Standard input is an image, or a list of photos: one a line, or between null characters.
+    A table on a terminal, CSV elsewhere, unless --csv or --parquet names a file. The format is read from the bytes; of
+    an animation the first frame counts. Standard input is an image, or a list of photos: one a line, or between null
+    characters. --sort copies unsure photos into DIR/unsure/ and those that cannot be read, if they have any bytes, into
+    DIR/unreadable/; the photos stay where they are.
 
     Exit codes: 0 all answered; 3 some could not be read (they are listed with the reason); 1 none, or an error.
 
@@ -75,19 +77,28 @@ def predict_command(
     """  # noqa: D301 - \b keeps the lines of the examples apart
     writing = Writing(json_, csv, parquet, sort, explain)
     with interruptible("what was answered so far stands; files are written only at the end"):
+        _check_share(unsure_below)
         _check(photos, writing)
-        from inference import classifier, models
+        from inference import answers, classifier, models
         from inference.inputs import Walk
 
         found = models.find(model, Path.cwd())
         # A photo for each processor, rather than all processors for a photo: decoding one keeps no more than one busy.
         loaded = classifier.load(found.export_dir, engine=engine, precision=precision, threads=1)
+        answers.check_unsure(unsure_below, loaded.labels)
         walk = Walk(photos, _unbuffered(sys.stdin.buffer), leave_out=[folder for folder in (sort, explain) if folder])
         tally = _predict(walk, found, loaded, writing, unsure_below)
     if not tally.answered:
         raise PawlineError(tally.why_nothing())
     if tally.unreadable:
         raise typer.Exit(SOME_UNREADABLE)
+
+
+def _check_share(unsure_below: float) -> None:
+    """Refuse what is no probability: 90 is meant as 90 %."""
+    if not 0 <= unsure_below <= 1:
+        example = f"{unsure_below / 100:g}, not {unsure_below:g}" if 1 < unsure_below <= 100 else "0.9"
+        raise PawlineError(f"--unsure-below {unsure_below:g}: give a share between 0 and 1 ({example})")
 
 
 def _check(photos: list[str], writing: Writing) -> None:
@@ -157,12 +168,15 @@ def _open_writers(stack: ExitStack, found: "Found", loaded: "Classifier", writin
     """Return what takes each answer; what it writes is closed, and files appear, with the stack."""
     from inference import copies, output
 
-    writers: list[Write] = [_printer(loaded, writing)]
+    printer = _printer(loaded, writing)
+    writers: list[Write] = [] if printer is None else [printer]
     if writing.csv is not None and writing.csv != STDOUT:
         writers.append(stack.enter_context(output.csv_file(writing.csv, loaded.labels)))
     if writing.parquet is not None:
         writers.append(stack.enter_context(output.parquet_file(writing.parquet, loaded)))
     if writing.sort is not None:
+        if copies.UNREADABLE in loaded.labels:
+            raise PawlineError(f"--sort: the class {copies.UNREADABLE} would share a folder with what cannot be read")
         writers.append(partial(copies.Copies().sort, folder=writing.sort))
     if writing.explain is not None:
         from inference.explain import Explainer
@@ -172,16 +186,19 @@ def _open_writers(stack: ExitStack, found: "Found", loaded: "Classifier", writin
     return writers
 
 
-def _printer(loaded: "Classifier", writing: Writing) -> "Write":
-    """Return what prints each answer: on a terminal above the progress bar."""
+def _printer(loaded: "Classifier", writing: Writing) -> "Write | None":
+    """Return what prints each answer, on a terminal above the progress bar; None if they go into a file only."""
     from inference import output
 
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # whoever reads a pipe sees each at once
     if writing.json:
         return output.json_lines(sys.stdout, loaded)
-    if writing.csv == STDOUT or not sys.stdout.isatty():
-        sys.stdout.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names as the system has them
-        return output.csv_rows(sys.stdout, loaded.labels)
-    from tqdm import tqdm
+    if writing.csv != STDOUT:
+        if sys.stdout.isatty():
+            from tqdm import tqdm
 
-    return output.Table(loaded.labels, tqdm.write)
+            return output.Table(loaded.labels, tqdm.write)
+        if writing.csv or writing.parquet:
+            return None
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a locale without some letters
+    return output.csv_rows(sys.stdout, loaded.labels)

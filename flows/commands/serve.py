@@ -52,11 +52,13 @@ def serve_command(
     """  # noqa: D301 - \b keeps the lines of the examples apart
     with interruptible("nothing was served yet"):
         from inference import classifier, models, service_server  # not for `pawline --help`
+        from inference.answers import check_unsure
         from inference.service import Served, create_app
 
         with service_server.listen(host, port) as listening:  # first: that a port is in use shows at once
             found = models.find(model, Path.cwd())
             loaded = classifier.load(found.export_dir, engine=engine, precision=precision, threads=1)
+            check_unsure(unsure_below, loaded.labels)
             served = Served(
                 classifier=loaded,
                 name=found.name,

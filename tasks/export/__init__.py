@@ -10,19 +10,15 @@ Every export is loaded again and answers for the whole validation split and for 
 their files on. One that is beyond its tolerance is removed; the log and export.json say why.
 """
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import Field
-
 from tasks import stage
 from tasks.export.replay import PATHS
-from tasks.params import ExportParams, ImageParams, load_section
-from tasks.params_file import Section, checked, read_values, value_at
+from tasks.params import ExportParams, ImageParams, PixelsParams, load_part, load_section
 from tasks.progress import Progress
 from tasks.stage import PawlineError
 
@@ -45,12 +41,6 @@ NAMES = {  # the exports that each of `export.formats` stands for
 CALIBRATION_IMAGES = 32
 
 
-class PixelsParams(Section):
-    """What of `validate` those need who show the classifier other photos."""
-
-    max_pixels: int = Field(ge=1, description="`validate` refused photos of more")
-
-
 class ExportInputs(NamedTuple):
     """The paths that the stage reads."""
 
@@ -61,11 +51,11 @@ class ExportInputs(NamedTuple):
 
 
 def export(
-    *, inputs: ExportInputs, export_dir: Path, image: ImageParams, params: ExportParams, max_pixels: int | None = None
+    *, inputs: ExportInputs, export_dir: Path, image: ImageParams, params: ExportParams, max_pixels: int
 ) -> None:
     """Write each format, replay it, and remove what disagrees with the classifier.
 
-    `max_pixels` is the most that `validate` let a photo have; export.json does not mention None.
+    `max_pixels` is the most that `validate` let a photo have: who shows the classifier others is told by export.json.
 
     Raises:
         PawlineError: The classifier, the photos and the TFRecords are not of one run.
@@ -86,13 +76,13 @@ def export(
         facts = {
             "labels": labels,
             "image": image.model_dump(),
-            **({} if max_pixels is None else {"max_pixels": max_pixels}),
-            "classifier_sha256": _sha256(inputs.classifier_path),
+            "max_pixels": max_pixels,
+            "classifier_sha256": stage.sha256_of(inputs.classifier_path),
             "images": compared.images,
             "nasty_images": compared.nasty_images,
             "formats": {name: _figures(name, compared, unfinished) for name in names if name not in refused},
             "refused": refused,
-            "sha256": {path.relative_to(unfinished).as_posix(): _sha256(path) for path in _files(unfinished)},
+            "sha256": {path.relative_to(unfinished).as_posix(): stage.sha256_of(path) for path in _files(unfinished)},
         }
         stage.write_json(facts, unfinished / "export.json")
     _log_outcome(facts, export_dir)
@@ -182,16 +172,6 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def load_max_pixels(path: Path) -> int:
-    """Read `validate.max_pixels` alone; the rest of its section is not looked at."""
-    value = value_at(read_values(path), "validate.max_pixels", path)
-    return checked(PixelsParams, {"max_pixels": value}, path, prefix="validate.").max_pixels
-
-
 def _log_outcome(facts: Mapping[str, Any], export_dir: Path) -> None:
     sizes = ", ".join(f"{name} {fact['bytes'] / 1e6:.1f} MB" for name, fact in facts["formats"].items())
     log.info(
@@ -212,5 +192,5 @@ def main(argv: list[str] | None = None) -> None:
     args = vars(parser.parse_args(argv))
     path, export_dir = args.pop("params"), args.pop("export_dir")
     image, params = load_section(path, "image", ImageParams), load_section(path, "export", ExportParams)
-    max_pixels = load_max_pixels(path)
+    max_pixels = load_part(path, "validate", PixelsParams).max_pixels
     export(inputs=ExportInputs(**args), export_dir=export_dir, image=image, params=params, max_pixels=max_pixels)

@@ -6,11 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tasks import heads
 from tasks.export.agreement import Agreement
 from tasks.export.photos import Batch, make_nasty
 from tasks.export.replay import PATHS, Photos, Replay, open_export, replay_keras
-from tasks.metrics import Probs
+from tasks.metrics import Probs, probs_of_classes
 from tasks.params import ImageParams
 from tasks.progress import Progress
 from tasks.quiet_tf import Model
@@ -110,5 +109,4 @@ def reason_to_refuse(name: str, agreement: Agreement) -> str | None:
 def _class_probs(replay: Replay, photos: Photos) -> Probs:
     starts = range(0, len(photos.contents), BATCH)
     batches = [Photos(photos.contents[at : at + BATCH], photos.squares[at : at + BATCH]) for at in starts]
-    answers = np.concatenate([replay(batch) for batch in batches])
-    return heads.class_probs(answers, "sigmoid" if answers.shape[1] == 1 else "softmax")
+    return probs_of_classes(np.concatenate([replay(batch) for batch in batches]))

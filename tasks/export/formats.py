@@ -20,9 +20,10 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from tasks import keras_files
 from tasks.export import image_graph
 from tasks.export.onnx_names import rename_by_place
-from tasks.export.replay import ANSWER, CONTENTS, FROM_BYTES, IMAGES, PATHS, SERVING, openvino
+from tasks.export.replay import ANSWER, CONTENTS, FROM_BYTES, IMAGES, PATHS, SERVING
 from tasks.params import ImageParams
 from tasks.quiet_tf import Model, Tensor, tf
+from tasks.runtimes import openvino
 from tasks.silence import silence
 
 if TYPE_CHECKING:

@@ -1,17 +1,14 @@
 """Exports, loaded as those who get them would load them, and run."""
 
-import importlib
-import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tasks.parallel import available_processors
+from tasks.runtimes import onnxruntime, openvino
 from tasks.silence import silence
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import
@@ -67,18 +64,6 @@ def open_export(name: str, path: Path) -> Replay:
     }
     with silence():
         return openers.get(name, _open_litert)(path)
-
-
-def openvino() -> ModuleType:
-    """Import OpenVINO without its telemetry."""
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # its import then fails
-    return importlib.import_module("openvino")
-
-
-def onnxruntime() -> ModuleType:
-    """Import ONNX Runtime without its telemetry, which keeps a number of the machine in the user's cache."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    return importlib.import_module("onnxruntime")
 
 
 def replay_keras(network: "Model") -> Replay:

@@ -10,7 +10,6 @@ python -m tasks.report    (about six seconds, and one for each 5,000 images)
 What no stage may know, such as the champion and times, is in reports/context.json, which `pawline report` writes.
 """
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -100,8 +99,8 @@ def report(*, inputs: ReportInputs, report_out: Path, summary_out: Path) -> None
 
 def collect(inputs: ReportInputs) -> dict[str, Any]:
     """Return everything that the page and the summary say."""
-    evaluation = _read_json(inputs.metrics_dir / "evaluation.json")
-    export = _read_json(inputs.export_dir / "export.json")
+    evaluation = stage.read_json(inputs.metrics_dir / "evaluation.json")
+    export = stage.read_json(inputs.export_dir / "export.json")
     context = read_context(inputs.context_path, export["classifier_sha256"])
     rows = read_images(inputs.images_path)
     predictions = pq.read_table(inputs.predictions_path, use_threads=False)
@@ -111,10 +110,10 @@ def collect(inputs: ReportInputs) -> dict[str, Any]:
         "comparison": compare(evaluation, context),
         "evaluation": evaluation,
         "evaluated": SPLIT_NAMES[evaluation["split"]],
-        "validation": _read_json(inputs.metrics_dir / "validation.json"),
-        "source": _read_json(inputs.source_path),
+        "validation": stage.read_json(inputs.metrics_dir / "validation.json"),
+        "source": stage.read_json(inputs.source_path),
         "sources": SOURCES,
-        "origin": _read_json(inputs.backbone_dir / "origin.json"),
+        "origin": stage.read_json(inputs.backbone_dir / "origin.json"),
         "export": export,
         "exports": name_formats(export["formats"]),
         "unread": list(_unread(export["formats"])),
@@ -128,7 +127,7 @@ def collect(inputs: ReportInputs) -> dict[str, Any]:
         **calibration_facts(inputs.plots_dir, evaluation),
         **slice_facts(predictions, inputs.images_path, evaluation["accuracy"]),
         **sample_facts(predictions),
-        **robustness_facts(_read_json(inputs.metrics_dir / "robustness.json")),
+        **robustness_facts(stage.read_json(inputs.metrics_dir / "robustness.json")),
         **explanation_facts(inputs.explanations_path),
         **lineage_facts(inputs.places()),
     }
@@ -141,11 +140,6 @@ def _unread(formats: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         counts = {"validation photo": facts["unread_images"], "odd file": facts.get("nasty_unread_images", 0)}
         if told := [counted(count, noun) for noun, count in counts.items() if count]:
             yield f"{name} cannot read {' and '.join(told)}."
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
 
 
 def main(argv: list[str] | None = None) -> None:

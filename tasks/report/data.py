@@ -1,15 +1,14 @@
 """What the report says of the data: what was quarantined, what is double, how large it is, which labels look wrong."""
 
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from tasks import gallery
+from tasks import gallery, stage
 from tasks.image_table import ImageRow
 from tasks.report import figures_data
 from tasks.slices import SQUARE_WITHIN
@@ -62,7 +61,7 @@ def size_facts(kept: Sequence[ImageRow]) -> dict[str, Any]:
 def label_error_facts(table_path: Path, metrics_path: Path) -> dict[str, Any]:
     """Return the likely label errors, the likeliest first, and how they were found."""
     table = pq.read_table(table_path, use_threads=False)
-    found: Mapping[str, Any] = json.loads(metrics_path.read_text(encoding="utf-8"))
+    found = stage.read_json(metrics_path)
     accuracy = found["out_of_fold_accuracy"]
     return {
         "label_errors": found,

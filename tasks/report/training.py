@@ -1,12 +1,12 @@
 """What the report says of the training: curves, what was frozen, which stage was selected, and how long it took."""
 
 import csv
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tasks import stage
 from tasks.report import figures_training
 from tasks.report.figures_training import Row, StageCurves
 from tasks.words import explain_selection
@@ -33,9 +33,7 @@ def training_facts(stage1_dir: Path, stage2_dir: Path, times: Mapping[str, Mappi
         stage2_dir: Of `fine_tune`.
         times: `seconds` of stages, as far as they are known.
     """
-    summaries = {
-        folder.name: json.loads((folder / "summary.json").read_text("utf-8")) for folder in (stage1_dir, stage2_dir)
-    }
+    summaries = {folder.name: stage.read_json(folder / "summary.json") for folder in (stage1_dir, stage2_dir)}
     stage1, stage2 = summaries.values()
     curves = [read_curves("stage 1", stage1_dir, stage1)]
     if stage2["best"] is not None:

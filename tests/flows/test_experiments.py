@@ -1,8 +1,6 @@
 import json
-import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -22,8 +20,6 @@ def git(*arguments: str) -> str:
 def finished(recorded: Path) -> Path:
     """A project that has run with other settings than the committed ones."""
     presets.write_settings({"train_head.dropout": 0.5})
-    later = time.time() + 10  # git takes a file of the same size and time for unchanged
-    os.utime("params.yaml", (later, later))
     dvc("repro", "--single-item", "join")
     return recorded
 
@@ -40,11 +36,34 @@ def test_the_workspace_is_kept_and_left_as_it_is(finished: Path, capfd: pytest.C
     (kept,) = (row for row in json.loads(dvc("exp", "show", "--json"))[1]["experiments"])
     assert kept["name"] == "half-1"
     assert kept["revs"][0]["data"]["metrics"]["join/metrics.json"]["data"]["val_accuracy"] == 0.5
-    (ref, *_) = git("for-each-ref", "--format=%(refname)", "refs/exps").split()
+    base = git("rev-parse", "HEAD").strip()
+    ref = f"refs/exps/{base[:2]}/{base[2:]}/half-1"  # DVC leaves refs/exps/exec/EXEC_HEAD, the base, beside it
     assert git("show", "--name-only", "--format=", ref).split() == [
         "dvc.lock",
         "params.yaml",
     ]  # and nothing of DVC's own
+    assert git("show", f"{ref}:params.yaml") == (finished / "params.yaml").read_text()
+
+
+def test_what_git_does_not_see_is_not_kept_as_another_run(finished: Path) -> None:
+    before = [(finished / path).read_bytes() for path in experiments.STATE_PATHS]
+    git("update-index", "--assume-unchanged", "params.yaml")
+    with pytest.raises(PawlineError, match=r"^not kept as half-1: git leaves out changes of params\.yaml [^\n]*$"):
+        experiments.keep_workspace(STAGES, name="half-1")
+    assert [(finished / path).read_bytes() for path in experiments.STATE_PATHS] == before
+    assert experiments.experiment_names() == set()
+    assert git("stash", "list") == ""
+    git("update-index", "--no-assume-unchanged", "params.yaml")
+    experiments.keep_workspace(STAGES, name="half-1")
+    assert experiments.find_kept() == "half-1"
+
+
+def test_git_may_convert_the_ends_of_lines(finished: Path) -> None:
+    git("config", "core.autocrlf", "input")
+    text = (finished / "params.yaml").read_text()
+    (finished / "params.yaml").write_text(text, newline="\r\n")
+    experiments.keep_workspace(STAGES, name="half-1")
+    assert experiments.find_kept() == "half-1"
 
 
 def test_the_committed_settings_come_back(finished: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from inference import classifier, service_server
 from inference.service import Served, create_app
+from tasks import runtimes
 
 LABELS = ["red", "green", "blue"]
 DIGEST = "5e" * 32
@@ -52,8 +52,7 @@ class Running(NamedTuple):
 
 def make_export(folder: Path, labels: list[str] | None = None) -> Path:
     """Write an export whose network answers with the label of the colour of which a picture has most."""
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # its import then fails: no telemetry
-    import openvino
+    openvino = runtimes.openvino()
     from openvino import opset13 as ops
 
     labels = labels or LABELS

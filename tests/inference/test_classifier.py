@@ -1,3 +1,4 @@
+import hashlib
 import io
 import json
 import os
@@ -140,6 +141,17 @@ def test_a_truncated_or_changed_file_gets_one_line(export_dir: Path, capfd: pyte
     assert "classifier.xml is not what was exported (its SHA-256 is another)" in refusal(export_dir)
 
 
+def test_the_damaged_file_of_several_is_named(export_dir: Path) -> None:
+    weights = export_dir / "openvino/classifier.bin"
+    names = ["openvino/classifier.xml", "openvino/classifier.bin"]
+    digests = {name: hashlib.sha256((export_dir / name).read_bytes()).hexdigest() for name in names}
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert "classifier.xml is not what was exported (" in refusal(export_dir)
+    assert " bytes with classifier.bin, " in refusal(export_dir), "an older export has no digests"
+    change_facts(export_dir, sha256=digests)
+    assert refusal(export_dir).startswith(f"{weights} is not what was exported (its SHA-256 is another): ")
+
+
 def test_a_copy_of_a_versions_export_is_to_be_removed(export_dir: Path, tmp_path: Path) -> None:
     copy = tmp_path / ".pawline/models/0123"
     shutil.copytree(export_dir, copy)
@@ -169,3 +181,17 @@ def test_auto_takes_what_was_exported(exports: Path, tmp_path: Path) -> None:
     formats = json.loads((export_dir / "export.json").read_text())["formats"]
     change_facts(export_dir, formats={name: formats[name] for name in ("keras", "litert_float32")})
     assert load(export_dir).engine == "litert"
+
+
+def test_auto_takes_what_is_there_and_says_so(exports: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    export_dir = Path(shutil.copytree(exports, tmp_path / "export"))
+    weights = export_dir / "openvino/classifier.bin"
+    weights.unlink()
+    assert load(export_dir).engine == "litert"
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", f"{weights} is missing: litert answers instead of openvino")
+    ]
+    assert refusal(export_dir, engine="openvino").startswith(f"{weights} is missing: `dvc checkout")
+    (export_dir / "classifier-float32.tflite").unlink()
+    (export_dir / "classifier.keras").unlink()
+    assert refusal(export_dir).startswith(f"{weights} is missing: `dvc checkout")

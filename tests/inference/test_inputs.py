@@ -1,17 +1,12 @@
-import functools
-import http.server
 import io
 import os
 import threading
-import time
 import tracemalloc
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from inference import inputs
+from inference import web
 from inference.inputs import Photo, Walk
 from tasks.images import UndecodableError
 from tests.inference.running import picture
@@ -150,6 +145,36 @@ def test_a_line_has_an_end(folder: Path) -> None:
     assert reason(photos[1]) == reason(photos[3]) == ("unreadable", "a line too long for a path")
 
 
+def test_what_is_no_file_is_not_waited_for(folder: Path) -> None:
+    os.mkfifo("photos/pipe.jpg")
+    Path("photos/link.jpg").symlink_to("nowhere.jpg")
+    [link, pipe] = [photo for photo in Walk(["photos"], io.BytesIO()) if photo.name[7:] in ("link.jpg", "pipe.jpg")]
+    assert reason(link) == ("missing", "a link to nothing")
+    assert [reason(photo) for photo in (pipe, Photo("/dev/zero"))] == [("not_a_file", "not a regular file")] * 2
+    Path("photos/good.jpg").symlink_to("b.jpg")
+    assert Photo("photos/good.jpg").read() == picture("red")
+
+
+def test_a_pipe_of_the_shells_is_read() -> None:
+    """`pawline predict <(curl ...)`."""
+    reading, writing = os.pipe()
+    os.write(writing, b"photo")
+    os.close(writing)
+    assert Photo(f"/dev/fd/{reading}").read() == b"photo"
+    os.close(reading)
+
+
+def test_addresses_are_told_from_paths(folder: Path) -> None:
+    [ftp] = Walk(["ftp://example.com/*.jpg"], io.BytesIO())
+    assert reason(ftp) == ("unsupported", "only http:// and https:// are fetched")
+    [secret] = Walk(["https://me:hush@example.com/x"], io.BytesIO())
+    assert "hush" not in repr(secret)
+    assert secret.source == "https://me:hush@example.com/x"
+    Path("odd:").mkdir()
+    Path("odd:/x.jpg").write_bytes(picture("red"))
+    assert [photo.read() for photo in Walk(["odd://x.jpg"], io.BytesIO())] == [picture("red")]
+
+
 def test_what_is_not_there_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("empty").mkdir()
     wrong = list(Walk(["none.jpg", "empty", "none/*.jpg", "x" * 5000, "photos/b.jpg/x"], io.BytesIO()))
@@ -160,68 +185,5 @@ def test_what_is_not_there_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch
         ("unreadable", "File name too long"),
         ("unreadable", "Not a directory"),
     ]
-    monkeypatch.setattr(inputs, "MAX_BYTES", 100)
+    monkeypatch.setattr(web, "MAX_BYTES", 100)
     assert reason(Photo("photos/b.jpg"))[0] == "too_large"
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        if self.path == "/turned":
-            self.send_response(302)
-            self.send_header("Location", "/red.png")
-            self.end_headers()
-        elif self.path == "/red.png":
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(picture("red"))
-        elif self.path == "/endless":
-            self.send_response(200)
-            self.end_headers()
-            while not self.wfile.closed:
-                self.wfile.write(bytes(1000))
-        elif self.path.startswith("/slow"):
-            if self.path == "/slow-body":
-                self.send_response(200)
-                self.send_header("Content-Length", "1000")
-                self.end_headers()
-            for _ in range(100):
-                self.wfile.write(b"x")
-                time.sleep(0.05)
-        else:
-            self.send_error(404, "Not Found")
-
-    def handle(self) -> None:
-        with suppress(ConnectionError):  # who asked has had enough
-            super().handle()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def site() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        thread = threading.Thread(target=functools.partial(server.serve_forever, poll_interval=0.01))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-def test_photos_are_fetched_within_limits(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Photo(f"{site}/turned").read() == picture("red")
-    assert reason(Photo(f"{site}/none")) == ("unreachable", "the server answers 404 Not Found")
-    assert reason(Photo("http://127.0.0.1:9/x.jpg")) == ("unreachable", "no connection")
-    assert reason(Photo("http://[/"))[0] == "unreachable"
-    monkeypatch.setattr(inputs, "MAX_BYTES", 100_000)
-    assert reason(Photo(f"{site}/endless"))[0] == "too_large"
-    monkeypatch.setattr(inputs, "MAX_BYTES", 1 << 40)
-
-
-@pytest.mark.parametrize("path", ["endless", "slow-body", "slow-headers"])
-def test_a_download_has_an_end(path: str, site: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "MAX_BYTES", 1 << 40)
-    monkeypatch.setattr(inputs, "DOWNLOAD_SECONDS", 0.3)
-    began = time.monotonic()
-    assert reason(Photo(f"{site}/{path}")) == ("unreachable", "not finished after 0 seconds")
-    assert time.monotonic() - began < 2

@@ -84,6 +84,33 @@ def test_an_export_folder_needs_no_project(colours: Path, workdir: Path) -> None
     assert "no export folder, and no dvc.yaml" in refusal("v2", workdir)
 
 
+def test_a_projects_folder_means_its_export(colours: Path, workdir: Path) -> None:
+    shutil.copytree(colours, workdir / "project/models/export")
+    found = models.find("project", workdir)
+    assert found == models.Found("project", workdir / "project/models/export", None)
+
+
+def test_a_model_file_is_that_of_a_run_or_refused(project: Path, colours: Path) -> None:
+    """Not answered for by another model that the same run wrote."""
+    needed = "give an export folder (it holds export.json), or a project's folder; within a project a version or a run"
+    (project / "exported.keras").write_bytes(b"exported")
+    (project / "stage1.keras").write_bytes(b"stage 1")
+    keep(project, colours)
+    assert refusal("exported.keras", project).endswith(f"another project's?; {needed}")
+    with Path("dvc.lock").open("a") as lock:
+        for name, path in (("exported", "models/classifier.keras"), ("stage1", "models/stage1/classifier.keras")):
+            md5 = file_md5(project / f"{name}.keras")
+            lock.write(f"    - path: {path}\n      hash: md5\n      md5: {md5}\n      size: 1\n")
+    assert load(models.find("exported.keras", project).export_dir).labels == ["red", "green", "blue"]
+    assert refusal("stage1.keras", project) == (
+        "--model stage1.keras is models/stage1/classifier.keras of workspace, which was not exported; "
+        "models/classifier.keras there was"
+    )
+    (project / "dvc.yaml").unlink()
+    said = f"--model exported.keras: a file alone says neither labels nor image size; {needed}"
+    assert refusal("exported.keras", project) == said
+
+
 def test_a_runs_export_comes_out_of_the_cache_once(project: Path, colours: Path) -> None:
     keep(project, colours)
     git("tag", "classifier@v1.0.0")
@@ -128,4 +155,6 @@ def test_what_is_nowhere_or_tampered_with_gets_one_line(project: Path, colours: 
     assert refusal("HEAD", project).startswith("HEAD: its export is neither in DVC's cache nor in a remote: `dvc pull`")
     assert not (project / ".pawline/models").exists()
     assert "is no file, version, experiment, git revision or hash" in refusal("v9", project)
-    assert refusal(".dvc", project).startswith("--model .dvc: this folder has no export.json")
+    assert refusal(".dvc", project).startswith(
+        "--model .dvc: neither this folder nor models/export in it has an export"
+    )

@@ -3,6 +3,7 @@ import io
 import json
 from pathlib import Path
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -23,6 +24,7 @@ def answered(name: str, label: str = "red") -> Answer:
     return Answer(Photo(name), label=label, predicted="red", probability=0.99995, probabilities=(0.99995, 0.00005, 0.0))
 
 
+PATHS = [*HOSTILE[:2], r"caf\xe9.jpg", *HOSTILE[3:], "u", "t.txt"]  # as every format has them
 ANSWERS = [*map(answered, HOSTILE), answered("u", UNSURE), Answer(Photo("t.txt"), reason="empty", evidence="0 bytes")]
 
 
@@ -35,7 +37,7 @@ def test_lines_for_people_cannot_steer_the_terminal() -> None:
         "class      sure  photo",
         r"red      99.9 %  [red]\x1b[31mx.jpg",
         r'red      99.9 %  a\nb,"c".jpg',
-        r"red      99.9 %  caf\udce9.jpg",
+        r"red      99.9 %  caf\xe9.jpg",
         "red      99.9 %  =1+1.jpg",
         r"red      99.9 %  \u202egpj.exe",
         "unsure   99.9 %  u  (red)",
@@ -52,14 +54,15 @@ def test_one_unreadable_photo_is_left_to_the_error() -> None:
     assert [line.split()[0] for line in lines] == ["class", "t.txt:", "red"], "in their order, once there are more"
 
 
-def test_json_is_a_line_an_answer_and_names_are_exact(classifier: Classifier) -> None:
+def test_json_is_a_line_an_answer(classifier: Classifier) -> None:
     stream = io.StringIO()
     write = json_lines(stream, classifier)
     for one in ANSWERS:
         write(one)
     rows = [json.loads(line) for line in stream.getvalue().splitlines()]
-    assert [row["path"] for row in rows] == [one.photo.name for one in ANSWERS]
+    assert [row["path"] for row in rows] == PATHS
     assert stream.getvalue().isascii(), "no encoding can lose a byte of a name"
+    assert list(pd.read_json(io.StringIO(stream.getvalue()), lines=True)["path"]) == PATHS
     assert rows[0] == {
         "path": HOSTILE[0],
         "class": "red",
@@ -74,16 +77,15 @@ def test_json_is_a_line_an_answer_and_names_are_exact(classifier: Classifier) ->
     assert rows[-1].items() >= unreadable.items()
 
 
-def test_csv_has_a_column_a_class_and_names_byte_for_byte(classifier: Classifier, tmp_path: Path) -> None:
+def test_csv_has_a_column_a_class(classifier: Classifier, tmp_path: Path) -> None:
     path = tmp_path / "answers.csv"
     with csv_file(path, classifier.labels) as write:
         for one in ANSWERS:
             write(one)
         assert not path.exists(), "it appears when it is whole"
-    assert b"caf\xe9.jpg" in path.read_bytes()
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+    assert list(pd.read_csv(path)["path"]) == PATHS
+    with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [row["path"] for row in rows] == [one.photo.name for one in ANSWERS]
     assert list(rows[0])[-3:] == ["red_probability", "green_probability", "blue_probability"]
     assert (rows[0]["class"], rows[0]["red_probability"]) == ("red", "0.99995")
     assert (rows[-1]["class"], rows[-1]["red_probability"], rows[-1]["reason"]) == ("", "", "empty")
@@ -102,7 +104,7 @@ def test_parquet_says_which_classifier_answered(
             write(one)
     table = pq.read_table(path)
     rows = table.to_pylist()
-    assert [row["path"] for row in rows] == [*HOSTILE[:2], r"caf\xe9.jpg", *HOSTILE[3:], "u", "t.txt"]
+    assert [row["path"] for row in rows] == PATHS
     assert [row["class"] for row in rows] == ["red"] * 5 + ["unsure", None]
     assert rows[0]["probabilities"] == pytest.approx([0.99995, 0.00005, 0])
     assert table.schema.metadata[b"classifier_sha256"].decode() == classifier.sha256

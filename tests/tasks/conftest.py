@@ -179,7 +179,8 @@ def make_evaluation(made: Run, run: Run) -> None:
 def make_exports(made: Run, classifier_path: Path, export_dir: Path, params: ExportParams) -> None:
     """A classifier in some formats, held against itself on the photos of `made`."""
     inputs = ExportInputs(classifier_path, made.raw_dir, made.images_path, made.tfrecords_dir)
-    export(inputs=inputs, export_dir=export_dir, image=IMAGE, params=params)
+    max_pixels = COMMITTED.validate_.max_pixels
+    export(inputs=inputs, export_dir=export_dir, image=IMAGE, params=params, max_pixels=max_pixels)
 
 
 def make_run(root: Path) -> None:

@@ -4,8 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from tasks.augment import augment, draw_affine
+from tasks.augment import _rng, augment, draw_affine
 from tasks.params import AugmentParams
 
 OFF: dict[str, Any] = {
@@ -94,6 +95,27 @@ def test_what_shows_beyond_the_edge(monkeypatch: pytest.MonkeyPatch, fill: str, 
     monkeypatch.setattr("tasks.augment.draw_affine", lambda *_: two_to_the_right)
     moved = augment(columns, ["a"], 0, params=params(fill=fill, zoom=0.1), seed=0)
     assert moved[0, 3, :, 1].tolist() == [*edge, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("fill", ["reflect", "nearest"])
+def test_views_are_those_of_tensorflow(fill: str) -> None:
+    """TensorFlow's own resampling, which Keras's random layers use too, but for the last bit of the rounding."""
+    from tasks.quiet_tf import tf
+
+    on = params(flip=True, rotation_degrees=30.0, zoom=0.2, shift=0.2, shear_degrees=10.0, fill=fill)
+    smooth = np.asarray([np.asarray(Image.fromarray(image).resize((64, 64))) for image in IMAGES])
+    matrices = [draw_affine(_rng(5, name, 1), on, 64).reshape(-1)[:8] for name in IDS]
+    theirs = tf.raw_ops.ImageProjectiveTransformV3(
+        images=smooth.astype(np.float32),
+        transforms=np.array(matrices, np.float32),
+        output_shape=[64, 64],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode=fill.upper(),
+    ).numpy()
+    ours = augment(smooth, IDS, 1, params=on, seed=5)
+    assert np.abs(ours - theirs).max() <= 1
+    assert np.mean(np.abs(ours - theirs)) <= 0.3  # 0.25 is what rounding to whole numbers alone costs
 
 
 def test_contrast_stretches_about_each_channels_mean() -> None:

@@ -1,5 +1,6 @@
 """Grad-CAM: the heat is what the paper gives, for every head and pooling; test_backbones.py has every backbone."""
 
+import io
 from typing import Literal
 
 import numpy as np
@@ -99,6 +100,18 @@ def test_any_number_of_images(backbone: Model) -> None:
     heat = gradcam.class_activations(classifier, many, np.ones(70, np.int64))
     assert np.array_equal(heat[65:], gradcam.class_activations(classifier, IMAGES, np.ones(5, np.int64)))
     assert gradcam.class_activations(classifier, IMAGES[:0], np.ones(0, np.int64)).shape == (0, 4, 4)
+
+
+def test_an_explanation_is_the_overlay_as_a_jpeg(backbone: Model) -> None:
+    classifier = model.build_classifier(backbone, make_head(2, "sigmoid"), pooling="average", output="sigmoid")
+    classes = np.ones(5, np.int64)
+    jpegs = gradcam.explain(classifier, IMAGES, classes, quality=95)
+    activations = gradcam.class_activations(classifier, IMAGES, classes)
+    for jpeg, image, activation in zip(jpegs, IMAGES, activations, strict=True):
+        expected = io.BytesIO()
+        gradcam.overlay(image, activation).save(expected, "JPEG", quality=95)
+        assert jpeg == expected.getvalue()
+    assert sum(map(len, gradcam.explain(classifier, IMAGES, classes, quality=10))) < sum(map(len, jpegs))
 
 
 def test_the_overlay_shows_heat_and_photo() -> None:

@@ -171,6 +171,13 @@ def test_blank() -> None:
     assert judged(encoded(invisible, "PNG")).reason == "blank"
 
 
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
+def test_fine_detail_alone_is_not_blank(image_format: str) -> None:
+    checkers = Image.fromarray(np.indices((512, 512)).sum(axis=0).astype(np.uint8) % 2 * 40 + 100)
+    assert judged(encoded(checkers, image_format)).reason == ""
+    assert np.asarray(checkers.resize((64, 64), Image.Resampling.BOX)).std() < 1  # as the hash sees it
+
+
 @pytest.mark.parametrize("image_format", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_animated(image_format: str) -> None:
     frames = encoded(picture(), image_format, save_all=True, append_images=[picture().rotate(90)])
@@ -223,6 +230,16 @@ def test_decode_upright_says_why_it_cannot() -> None:
     with pytest.raises(UndecodableError, match="0 bytes") as caught:
         decode_upright(b"")
     assert caught.value.reason == "empty"
+
+
+def test_decode_upright_takes_as_many_pixels_as_are_allowed() -> None:
+    content = encoded(picture(), "PNG")
+    assert decode_upright(content, max_pixels=WIDTH * HEIGHT).size == (WIDTH, HEIGHT)
+    with pytest.raises(UndecodableError, match=f"header says {WIDTH} x {HEIGHT} pixels, 9 are allowed") as caught:
+        decode_upright(content, max_pixels=9)
+    assert caught.value.reason == "too_large"
+    with pytest.raises(UndecodableError, match="2000000000 x 2000000000 pixels"):  # 12 exabytes
+        decode_upright(png_header(2_000_000_000, 2_000_000_000), max_pixels=10**9)
 
 
 def test_resize_square_squashes_with_antialiasing() -> None:

@@ -14,6 +14,13 @@ def pairs_in_order(positive: np.ndarray, scores: np.ndarray) -> float:
     return float(np.mean(pairs))
 
 
+def test_the_probability_of_each_class() -> None:
+    of_second = np.array([[0.25], [1.0]], np.float32)
+    assert metrics.probs_of_classes(of_second).tolist() == [[0.75, 0.25], [0.0, 1.0]]
+    assert metrics.probs_of_classes(of_second).dtype == np.float32
+    assert metrics.probs_of_classes(PROBS) is PROBS
+
+
 def test_by_hand() -> None:
     assert metrics.accuracy(LABELS, PROBS) == pytest.approx(4 / 5)
     loss = -np.log([0.9, 0.6, 0.4, 0.6, 0.8]).mean()

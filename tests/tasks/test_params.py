@@ -10,12 +10,14 @@ from ruamel.yaml import YAML
 from tasks.params import (
     WIDTHS,
     DataParams,
+    PixelsParams,
     TrainHeadParams,
+    UnfreezeParams,
     check_params,
     count_unfrozen,
     layer_names,
+    load_part,
     load_section,
-    load_unfrozen_layers,
 )
 from tasks.stage import PawlineError
 from tests.conftest import ROOT
@@ -259,10 +261,18 @@ def test_a_stage_reads_its_own_section_only(write: Callable[..., Path]) -> None:
         load_section(path, "data", DataParams)
     with pytest.raises(PawlineError, match=r"params\.yaml: nothing is missing$"):
         load_section(path, "nothing", DataParams)
+
+
+def test_a_stage_reads_what_it_needs_of_another_section(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    for value in (7, "out_relu"):
+        path.write_text(f"fine_tune: {{unfrozen_layers: {value}, epochs: not looked at}}")
+        assert load_part(path, "fine_tune", UnfreezeParams).unfrozen_layers == value
+    path.write_text("fine_tune: {unfrozen_layers: -7}\nvalidate: {max_pixels: 0, splits: not looked at}")
+    with pytest.raises(PawlineError, match=r"fine_tune\.unfrozen_layers is -7: allowed is an integer at least 0 or"):
+        load_part(path, "fine_tune", UnfreezeParams)
+    with pytest.raises(PawlineError, match=r"validate\.max_pixels is 0: allowed is an integer at least 10000, at most"):
+        load_part(path, "validate", PixelsParams)
     path.write_text("fine_tune: {}")
     with pytest.raises(PawlineError, match=r"params\.yaml: fine_tune\.unfrozen_layers is missing$"):
-        load_unfrozen_layers(path)
-    assert load_unfrozen_layers(write("fine_tune.unfrozen_layers", 7)) == 7
-    assert load_unfrozen_layers(write("fine_tune.unfrozen_layers", "out_relu")) == "out_relu"
-    with pytest.raises(PawlineError, match=r"fine_tune\.unfrozen_layers is -7: allowed is an integer at least 0 or"):
-        load_unfrozen_layers(write("fine_tune.unfrozen_layers", -7))
+        load_part(path, "fine_tune", UnfreezeParams)

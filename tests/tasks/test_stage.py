@@ -192,7 +192,14 @@ def test_the_key_of_unfinished_work_is_parameters_names_and_bytes(tmp_path: Path
 
 def test_json_is_sorted_and_readable(tmp_path: Path) -> None:
     stage.write_json({"b": 0.1, "a": "Kätzchen"}, tmp_path / "x.json")
+    assert stage.read_json(tmp_path / "x.json") == {"b": 0.1, "a": "Kätzchen"}
     assert (tmp_path / "x.json").read_text(encoding="utf-8") == '{\n  "a": "Kätzchen",\n  "b": 0.1\n}\n'
+
+
+def test_the_digest_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert stage.sha256_of(tmp_path / "abc") == digest
 
 
 def test_help_is_the_module_and_its_defaults(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,5 @@
 import pytest
+from markupsafe import Markup
 
 from tasks.words import MINUS, counted, name, name_formats, percent, points, seconds, visible
 
@@ -17,6 +18,7 @@ from tasks.words import MINUS, counted, name, name_formats, percent, points, sec
         (counted(1200, "class", "classes"), "1,200 classes"),
         (name("<b>_\u202ecat"), r"<bdi>&lt;b&gt;_<wbr>\u202ecat</bdi>"),
         (visible("a\u202eb\x00"), "a\\u202eb\\x00"),
+        (visible("\x1b[31mred\udce9\n"), r"\x1b[31mred\udce9\n"),
         (visible("na\u00efve \u732b"), "na\u00efve \u732b"),
     ],
 )
@@ -31,3 +33,10 @@ def test_formats_are_in_the_order_in_which_people_look_for_them() -> None:
         ("ONNX", "onnx", 1),
         ("new", "new", 2),
     ]
+
+
+def test_only_the_characters_of_text_are_spelled_out() -> None:
+    ours = Markup("<br>\n")
+    assert visible(ours) is ours
+    assert visible(None) is None
+    assert visible(0.5) == 0.5

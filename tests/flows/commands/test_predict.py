@@ -3,6 +3,7 @@ import io
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -106,6 +107,8 @@ def test_photos_are_sorted_and_answers_kept_in_files(folder: Path) -> None:
         (["export/export.json"], "export/export.json: Pillow: none of JPEG, PNG,"),
         (["no/*.jpg"], "no/*.jpg: nothing matches this pattern: check the pattern"),
         (["http://127.0.0.1:9/x"], "http://127.0.0.1:9/x: no connection: check the address and the network"),
+        (["ftp://127.0.0.1/x"], "ftp://127.0.0.1/x: only http:// and https:// are fetched: download it first, or give"),
+        (["file:///x.jpg"], "file:///x.jpg: only http:// and https:// are fetched: download it first, or give"),
         (["none.jpg", "no/*.jpg"], "none of 2 could be read; the first is none.jpg: no such file"),
         (["-"], "-: 0 bytes: "),
         (["-", "-"], "standard input can be read once"),
@@ -142,6 +145,81 @@ def test_an_empty_folder_and_a_corrupted_export_get_one_line(folder: Path) -> No
     assert models.find("export", folder).export_dir == folder / "export"
 
 
+def test_where_a_file_is_named_nothing_is_printed_but_the_summary(folder: Path) -> None:
+    for options in (["--csv", "a.csv"], ["--parquet", "a.parquet"]):
+        result = predict(*options, "photos")
+        assert (result.stdout, result.stderr) == ("", "1 red, 1 green, 1 blue (openvino, float32)\n")
+    assert predict("--parquet", "a.parquet", "--csv", "-", "photos").stdout.startswith("path,class,")
+    assert predict("--csv", "a.csv", "--json", "photos").stdout.startswith('{"path": ')
+    with Path("a.csv").open(newline="") as file:
+        assert [row["class"] for row in csv.DictReader(file)] == ["blue", "green", "red"]
+
+
+def test_a_share_is_no_percentage(folder: Path) -> None:
+    said = "--unsure-below {}: give a share between 0 and 1 ({})"
+    assert refusal("--unsure-below", "90", "photos") == said.format("90", "0.9, not 90")
+    for wrong in ("-0.5", "nan", "900"):
+        assert refusal("--unsure-below", wrong, "photos") == said.format(wrong, "0.9")
+    assert predict("--unsure-below", "1", "photos").stderr.startswith("3 unsure")
+
+
+def test_classes_that_would_share_a_folder_are_refused(folder: Path) -> None:
+    facts = json.loads(Path("export/export.json").read_text())
+    Path("export/export.json").write_text(json.dumps(facts | {"labels": ["red", "unsure", "unreadable"]}))
+    assert "has a class named unsure, which would not be told" in refusal("--unsure-below", "0.9", "photos")
+    assert refusal("--sort", "sorted", "photos").startswith("--sort: the class unreadable would share a folder with")
+    assert not Path("sorted").exists()
+    assert predict("photos").exit_code == 0
+
+
+def test_what_is_no_file_is_listed_and_holds_nothing_up(folder: Path) -> None:
+    os.mkfifo("photos/pipe.jpg")
+    Path("photos/link.jpg").symlink_to("nowhere.jpg")
+    result = predict("photos", "photos/pipe.jpg", "/dev/null", "--sort", "sorted")
+    rows = [(row["path"], row["reason"], row["evidence"]) for row in csv.DictReader(io.StringIO(result.stdout))]
+    pipe = ("photos/pipe.jpg", "not_a_file", "not a regular file")
+    assert [row for row in rows if row[1]] == [
+        ("photos/link.jpg", "missing", "a link to nothing"),
+        pipe,
+        pipe,
+        ("/dev/null", *pipe[1:]),
+    ]
+    assert result.exit_code == 3
+    assert "pipe.jpg: not a regular file: give the photo as a file, or - and" in refusal("photos/pipe.jpg")
+
+
+def test_names_that_are_not_utf_8_are_spelled_the_same_everywhere(folder: Path) -> None:
+    Path(os.fsdecode(b"caf\xe9.png")).write_bytes(picture("red"))
+    command = [*COMMAND, "--model", "export", os.fsdecode(b"caf\xe9.png")]
+    for encoding in ("utf-8", "ascii"):
+        environment = os.environ | {"PYTHONIOENCODING": encoding}
+        done = subprocess.run(command, env=environment, capture_output=True, check=True)
+        assert done.stdout.splitlines()[1].startswith(rb"caf\xe9.png,red,")
+
+
+def test_a_password_is_never_shown(folder: Path) -> None:
+    """Nor where the address is read from a list, is no address, or has something else wrong with it."""
+    addresses = [
+        "http://me:hush@127.0.0.1:9/x.jpg",
+        " http://me:hush@127.0.0.1:9/x.jpg",
+        "http://me:hu/sh?hush@127.0.0.1:9/[x].jpg",
+        "ftp://me:hush@127.0.0.1/x.jpg",
+        "http://me:hush@127.0.0.1:9/" + "x" * 70_000,
+    ]
+    options = ["--csv", "a.csv", "--parquet", "a.parquet", "--sort", "sorted"]
+    result = predict("--json", *options, *addresses[:-1], "-", "photos/red.png", stdin="\n".join(addresses).encode())
+    assert result.exit_code == 3
+    assert len(result.stdout.splitlines()) == 10
+    assert result.stdout.count("://***@127.0.0.1") == 9
+    spelled = result.output + Path("a.csv").read_text() + str(pq.read_table("a.parquet").to_pylist())
+    for first in addresses:
+        error = predict(first).exception
+        assert isinstance(error, PawlineError)
+        spelled += str(error)
+    assert "://***@127.0.0.1" in spelled
+    assert not {"me:", "hu", "sh@"} & set(re.findall("me:|hu|sh@", spelled))
+
+
 def test_people_get_a_table(folder: Path) -> None:
     main, terminal = pty.openpty()
     command = [*COMMAND, "--model", "export", "photos", "none\x1b31m.jpg"]
@@ -157,13 +235,13 @@ def test_people_get_a_table(folder: Path) -> None:
 
 
 def test_ctrl_c_ends_it_and_leaves_no_half_file(folder: Path) -> None:
-    command = [*COMMAND, "--model", "export", "--csv", "a.csv", "-"]
+    command = [*COMMAND, "--model", "export", "--json", "--csv", "a.csv", "-"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(b"photos/red.png\n" * 5000)
+        process.stdin.write(b"photos/red.png\n" * 4000)  # which a pipe takes, whether it is read or not
         process.stdin.flush()
-        assert process.stdout.readline().startswith(b"path,class,")  # it is at work
+        assert process.stdout.readline().startswith(b'{"path": ')  # it is at work
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -190,5 +268,7 @@ def test_what_is_named_on_an_open_pipe_is_answered_at_once(folder: Path) -> None
     assert process.returncode == 130
 
 
-def test_help_says_the_exit_codes() -> None:
-    assert "3 some could not be read" in CliRunner().invoke(app, ["predict", "--help"]).stdout
+def test_help_says_the_exit_codes_and_where_unreadable_photos_go() -> None:
+    said = CliRunner().invoke(app, ["predict", "--help"]).stdout
+    assert "3 some could not be read" in said
+    assert "DIR/unreadable/" in said

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from PIL import Image
 from inference.classifier import load
 from inference.engines import Engine
 from tasks import keras_files, records
-from tasks.export import ExportInputs, check, export, load_max_pixels
+from tasks.export import ExportInputs, check, export
 from tasks.export.formats import Exporter
 from tasks.export.replay import PATHS, Photos, open_export
 from tasks.params import ExportParams
@@ -93,13 +94,6 @@ def test_who_loads_an_export_notices_a_changed_byte(small: Path, tmp_path: Path,
     (made / name).write_bytes(content)
     with pytest.raises(PawlineError, match=rf"^.*{name} is not what was exported \(its SHA-256 is another\): .*$"):
         load(made, engine=engine)
-
-
-def test_a_wrong_number_of_pixels(tmp_path: Path) -> None:
-    params = tmp_path / "params.yaml"
-    params.write_text("validate: {max_pixels: 0, splits: not looked at}")
-    with pytest.raises(PawlineError, match=r"validate\.max_pixels is 0: allowed is an integer at least 1$"):
-        load_max_pixels(params)
 
 
 def test_outputs_and_what_is_said_of_them(made: Path, small_run: Run, facts: dict[str, Any]) -> None:
@@ -196,12 +190,13 @@ def test_without_the_saved_model_there_is_none_from_bytes(
 
 
 def test_photos_that_are_not_those_of_the_tfrecords(small_run: Run, small: Path, tmp_path: Path) -> None:
-    params = ExportParams(formats=("keras",))
     inputs = ExportInputs(small / CLASSIFIER, small_run.raw_dir, small_run.images_path, small_run.tfrecords_dir)
+    params = ExportParams(formats=("keras",))
+    write = partial(export, inputs=inputs, export_dir=tmp_path / "export", params=params, max_pixels=10_000)
     with pytest.raises(
         PawlineError, match=r"do not become the pixels in .*tfrecords .*: `dvc repro --force preprocess`$"
     ):
-        export(inputs=inputs, export_dir=tmp_path / "export", image=changed(IMAGE, resize="crop"), params=params)
+        write(image=changed(IMAGE, resize="crop"))
     with pytest.raises(PawlineError, match=r"classifier\.keras takes 96 px and image\.size_px is 128: `dvc repro`$"):
-        export(inputs=inputs, export_dir=tmp_path / "export", image=changed(IMAGE, size_px=128), params=params)
+        write(image=changed(IMAGE, size_px=128))
     assert list(tmp_path.iterdir()) == []
