@@ -1,20 +1,28 @@
 """Engines for the frozen forward pass, which is inference only: OpenVINO on a CPU, TensorFlow elsewhere."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from tasks import model
 from tasks.backbones import IMAGE
+from tasks.parallel import available_processors
 from tasks.quiet_tf import Model, Tensor, keras, tf
 from tasks.runtimes import openvino
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel
+    from openvino import CompiledModel, InferRequest
     from openvino import Model as Converted
 
 BATCH_SIZE = 32
+# What OpenVINO has in hand at a time, on each processor: what lies between two layers then stays in its cache. On two
+# cores of 2 MB, MobileNetV2 takes 2.0 ms an image in fours, 2.1 one by one, 2.8 in batches of 32.
+PORTION = 4
+BATCHES_AHEAD = 2  # are computed while the caller prepares the next
 # In bfloat16 the first layers run in float32 all the same: their depthwise filters cancel most of the signal, so that
 # the rounding of 8 bits is amplified from block to block (pooled vectors on real photos: cosine 0.90 at worst with all
 # of MobileNetV2 in bfloat16, 0.9992 with the first 42 %).
@@ -110,31 +118,58 @@ def _tensorflow_runner(network: Model) -> Runner:
 
 
 def _openvino_runner(parts: list["CompiledModel"]) -> Runner:
-    requests = [part.create_infer_request() for part in parts]
+    """Run a network's parts one after the other, each processor on a portion of its own."""
+    portions = available_processors()
+    idle: SimpleQueue[list[InferRequest]] = SimpleQueue()
+    for _ in range(portions):
+        idle.put([part.create_infer_request() for part in parts])
+
+    def infer(images: np.ndarray) -> Outputs:
+        requests = idle.get()
+        carry = np.zeros((PORTION, *images.shape[1:]), np.float32)
+        carry[: len(images)] = images
+        outputs: Outputs = {}
+        for request in requests:
+            outputs |= {port.get_any_name(): value for port, value in request.infer([carry]).items()}
+            carry = outputs.pop("carry", carry)
+        outputs = {name: value[: len(images)].copy() for name, value in outputs.items()}
+        idle.put(requests)
+        return outputs
 
     def run(batches: Iterable[np.ndarray]) -> Iterator[Outputs]:
-        for images in batches:
-            carry = np.zeros((BATCH_SIZE, *images.shape[1:]), np.float32)
-            carry[: len(images)] = images
-            outputs: Outputs = {}
-            for request in requests:
-                outputs |= {port.get_any_name(): value for port, value in request.infer([carry]).items()}
-                carry = outputs.pop("carry", carry)
-            yield {name: value[: len(images)].copy() for name, value in outputs.items()}
+        waiting: deque[list[Future[Outputs]]] = deque()
+        with ThreadPoolExecutor(portions) as pool:
+            for images in batches:
+                starts = range(0, len(images), PORTION)
+                waiting.append([pool.submit(infer, images[start : start + PORTION]) for start in starts])
+                if len(waiting) > BATCHES_AHEAD:
+                    yield _join(waiting.popleft())
+            while waiting:
+                yield _join(waiting.popleft())
 
     return run
 
 
+def _join(portions: list["Future[Outputs]"]) -> Outputs:
+    outputs = [portion.result() for portion in portions]
+    return {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
+
+
 def _convert(start: Tensor, wanted: dict[str, Tensor]) -> "Converted":
-    """Convert what lies between a tensor of the network and others, for batches of `BATCH_SIZE`."""
+    """Convert what lies between a tensor of the network and others, for portions."""
     network = keras.Model(start, wanted)
     signature = tf.TensorSpec((None, *start.shape[1:]), tf.float32, name="carry_in")
     forward = tf.function(lambda carry_in: network(carry_in, training=False)).get_concrete_function(signature)
     converted = openvino().convert_model(forward)
-    converted.reshape([BATCH_SIZE, *signature.shape[1:]])  # a fixed shape is faster than a free one
+    converted.reshape([PORTION, *signature.shape[1:]])  # a fixed shape is faster than a free one
     return converted
 
 
 def _compile(converted: "Converted", precision: str) -> "CompiledModel":
-    hints = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    processors = str(available_processors())
+    hints = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "NUM_STREAMS": processors,
+        "INFERENCE_NUM_THREADS": processors,
+    }
     return openvino().Core().compile_model(converted, "CPU", hints)

@@ -9,6 +9,8 @@ python -m tasks.features    (about 200 views a second on two cores; an interrupt
 
 import logging
 import shutil
+from collections.abc import Iterable, Iterator
+from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +25,7 @@ from tasks.progress import Progress
 from tasks.stage import PawlineError
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import
-    from tasks.engines import Engines
+    from tasks.engines import Engine, Engines
     from tasks.model import Boundary
     from tasks.records import Batch
 
@@ -120,36 +122,36 @@ def _compute_shard(shard: Path, split: str, number: int, frozen: FrozenPart, scr
         progress.advance(len(np.load(finished)) * views)
         return
     batches = list(records.read_shard(shard))
+    labels = np.concatenate([batch.labels for batch in batches])
+    pieces = [(view, batch) for view in range(views) for batch in batches]
+    engine = frozen.engines.training if split == "train" else frozen.engines.evaluation
     arrays: dict[str, np.ndarray] = {}
-    for view in range(views):
-        for kind, outputs in _compute_view(batches, split, view, frozen, progress).items():
+    row = 0
+    for outputs in _run(engine, frozen, (_view_of(batch, split, view, frozen.params) for view, batch in pieces)):
+        view, first = divmod(row, len(labels))
+        images = len(outputs["pooled"])
+        for kind, values in outputs.items():
             if kind not in arrays:
-                path, shape = scratch / shard_name(split, number, kind), (len(outputs), views, *outputs.shape[1:])
-                arrays[kind] = np.lib.format.open_memmap(path, mode="w+", dtype=outputs.dtype, shape=shape)
-            arrays[kind][:, view] = outputs
+                path, shape = scratch / shard_name(split, number, kind), (len(labels), views, *values.shape[1:])
+                arrays[kind] = np.lib.format.open_memmap(path, mode="w+", dtype=values.dtype, shape=shape)
+            arrays[kind][first : first + images, view] = values
+        row += images
+        progress.advance(images)
     image_ids = [image_id for batch in batches for image_id in batch.ids]
     np.save(scratch / shard_name(split, number, "ids"), np.array(image_ids, "S64"))
     with stage.whole_file(finished) as unfinished:
-        np.save(unfinished, np.concatenate([batch.labels for batch in batches]))
+        np.save(unfinished, labels)
 
 
-def _compute_view(
-    batches: list["Batch"], split: str, view: int, frozen: FrozenPart, progress: Progress
-) -> dict[str, np.ndarray]:
-    """Return the arrays of one view of a shard, [images, ...]."""
-    from tasks.backbones import IMAGE
-
-    images = [_view_of(batch, split, view, frozen.params) for batch in batches]
-    outputs: dict[str, list[np.ndarray]] = {"pooled": []}
-    engine = frozen.engines.training if split == "train" else frozen.engines.evaluation
-    for batch_outputs in engine.run(images):
-        progress.advance(len(batch_outputs["pooled"]))
-        outputs["pooled"].append(batch_outputs["pooled"])
-        if "boundary" in batch_outputs:
-            outputs.setdefault("boundary", []).append(_to_float16(batch_outputs["boundary"]))
-    if frozen.boundary is not None and frozen.boundary.layer == IMAGE:
-        outputs["boundary"] = images
-    return {kind: np.concatenate(arrays) for kind, arrays in outputs.items()}
+def _run(engine: "Engine", frozen: FrozenPart, batches: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    """Yield what is stored of each batch: the pooled vectors and, where stage 2 needs one, the boundary tensor."""
+    batches, images = tee(batches)
+    for outputs, images_of_batch in zip(engine.run(batches), images, strict=True):
+        if "boundary" in outputs:
+            outputs["boundary"] = _to_float16(outputs["boundary"])
+        elif frozen.boundary is not None:  # the image itself
+            outputs["boundary"] = images_of_batch
+        yield outputs
 
 
 def _to_float16(tensor: np.ndarray) -> np.ndarray:
