@@ -14,7 +14,6 @@ The photos: petimages.zip and alien_vs_predator.zip in the folder that PAWLINE_S
 """
 
 import csv
-import importlib.metadata
 import json
 import logging
 import os
@@ -32,11 +31,11 @@ import platformdirs
 from ruamel.yaml import YAML
 
 from benchmarks import seed_page
+from benchmarks.machine import describe_machine
 from benchmarks.seed_page import Results, Row, Side
 from flows import presets
 from tasks import stage
 from tasks.image_table import read_images
-from tasks.parallel import available_processors
 from tasks.progress import Progress
 from tasks.sources import archive
 from tasks.stage import PawlineError
@@ -196,18 +195,6 @@ def measure_preset(name: str, seeds: list[int], workplace: Workplace, progress: 
         for side, figures in (("Pawline", pawline), ("plain Keras", plain)):
             log.info("%s, seed %d, %s: %.4f in %.1f s", name, seed, side, figures["chosen"], figures["seconds"])
     return row
-
-
-def describe_machine() -> str:
-    """Return cores, processor and the versions of what computes, in words."""
-    cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    found = re.search(r"^model name\s*: (.+)$", cpuinfo, re.MULTILINE)
-    packages = importlib.metadata.packages_distributions()
-    versions = [
-        f"{name} {importlib.metadata.version(packages[name.lower()][0])}"
-        for name in ("TensorFlow", "Keras", "OpenVINO")
-    ]
-    return ", ".join([f"{available_processors()} cores", found[1].strip() if found else "unknown processor", *versions])
 
 
 def check_ready(names: list[str]) -> None:
