@@ -7,7 +7,7 @@ import numpy as np
 
 from tasks.heads import Output
 from tasks.params import TrainingParams
-from tasks.quiet_tf import Model, keras, tf
+from tasks.quiet_tf import Model, Tensor, keras, tf
 
 # Keras ships no types; these names say at least what is meant.
 Callbacks: TypeAlias = Any
@@ -17,6 +17,22 @@ Optimizer: TypeAlias = Any
 Rate: TypeAlias = Any  # a number, or a function of the step
 
 
+class _Counting:
+    """An accuracy over the images of any weight: those without one only fill a batch."""
+
+    def update_state(self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None) -> None:
+        counts = None if sample_weight is None else tf.cast(sample_weight > 0, tf.float32)
+        super().update_state(y_true, y_pred, counts)  # type: ignore[misc]  # Keras's, to which this is mixed
+
+
+class BinaryAccuracy(_Counting, keras.metrics.BinaryAccuracy):  # type: ignore[misc]  # Keras ships no types
+    """Of probabilities or logits [batch, 1]."""
+
+
+class CategoricalAccuracy(_Counting, keras.metrics.CategoricalAccuracy):  # type: ignore[misc]
+    """Of probabilities [batch, classes]."""
+
+
 def compile_model(model: Model, params: TrainingParams, *, output: Output, steps_per_epoch: int) -> None:
     """Compile for training on targets of the model's own shape (`heads.targets`).
 
@@ -24,17 +40,18 @@ def compile_model(model: Model, params: TrainingParams, *, output: Output, steps
     all classes (Szegedy et al. 2016).
     """
     loss, accuracy = _loss_and_accuracy(output, params.label_smoothing)
-    model.compile(_optimizer(params, _learning_rate(params, steps_per_epoch)), loss, metrics=[accuracy])
+    optimizer = _optimizer(params, _learning_rate(params, steps_per_epoch))
+    model.compile(optimizer, loss, weighted_metrics=[accuracy])
     # Keras would do it at the first batch: too late for the state of an interrupted run to be taken up.
     model.optimizer.build(model.trainable_variables)
 
 
 def _loss_and_accuracy(output: Output, smoothing: float) -> tuple[Loss, Metric]:
     if output == "softmax":
-        accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
+        accuracy = CategoricalAccuracy(name="accuracy")
         return keras.losses.CategoricalCrossentropy(label_smoothing=smoothing), accuracy
     is_logit = output == "logit"
-    accuracy = keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0 if is_logit else 0.5)
+    accuracy = BinaryAccuracy(name="accuracy", threshold=0.0 if is_logit else 0.5)
     return keras.losses.BinaryCrossentropy(from_logits=is_logit, label_smoothing=smoothing), accuracy
 
 

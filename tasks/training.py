@@ -112,13 +112,15 @@ def _train_epoch(
     steps_before = epoch * math.ceil(len(split) / params.batch_size)
     targets = heads.targets(split.labels, model.output_shape[-1])
     weights = optimization.class_weights(split.labels, params.class_weights)
+    image_weights = np.ones(len(split), np.float32) if weights is None else weights[split.labels]
     with Progress(f"{what} epoch {epoch + 1}/{params.epochs}", total=len(split)) as progress:
         for indices in _portions(order, params.batch_size):
             rate = read_rate()
-            sample_weight = None if weights is None else weights[split.labels[indices]]
+            batch, share = _fill(indices, params.batch_size)
             # Keras starts its figures anew at each call: they are this batch's.
             logs = model.train_on_batch(
-                split.rows(indices, epoch % split.views), targets[indices], sample_weight, return_dict=True
+                *(split.rows(batch, epoch % split.views), targets[batch], image_weights[batch] * share),
+                return_dict=True,
             )
             loss, accuracy = float(logs["loss"]), float(logs["accuracy"])
             _check_finite(loss, f"{what}: the loss is {{}} at epoch {epoch + 1}, batch {len(rows) + 1}")
@@ -126,6 +128,19 @@ def _train_epoch(
             rows.append(row | {"loss": loss, "accuracy": accuracy, "learning_rate": rate})
             progress.advance(len(indices))
     return rows
+
+
+def _fill(indices: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Fill a last, smaller batch with images of no weight: TensorFlow would trace another shape anew, for seconds.
+
+    Keras divides the loss by the size of the batch, so the weights of those that count make up for the others.
+
+    Returns:
+        The indices, `size` of them, and what the weight of each is multiplied by, float32 [size].
+    """
+    share = np.zeros(size, np.float32)
+    share[: len(indices)] = size / len(indices)
+    return np.resize(indices, size), share
 
 
 def _check_finite(loss: float, message: str) -> None:
@@ -149,8 +164,10 @@ def evaluate_split(model: Model, split: FeatureSplit, output: heads.Output) -> d
 
 def predict_split(model: Model, split: FeatureSplit) -> np.ndarray:
     """Return a model's output for every image of a split, in order, float32 [images, outputs]."""
-    portions = _portions(np.arange(len(split)), EVALUATION_BATCH_SIZE)
-    return np.concatenate([np.asarray(model.predict_on_batch(split.rows(indices, 0))) for indices in portions])
+    size = min(EVALUATION_BATCH_SIZE, len(split))
+    portions = [_fill(indices, size)[0] for indices in _portions(np.arange(len(split)), EVALUATION_BATCH_SIZE)]
+    answers = np.concatenate([np.asarray(model.predict_on_batch(split.rows(indices, 0))) for indices in portions])
+    return answers[: len(split)]
 
 
 def _portions(indices: np.ndarray, size: int) -> Iterator[np.ndarray]:

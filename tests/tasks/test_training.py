@@ -123,6 +123,19 @@ def test_rows_count_every_image_once(tmp_path: Path, splits: Splits) -> None:
     assert right == pytest.approx(np.round(right), abs=1e-4)
 
 
+@pytest.mark.parametrize("class_weights", ["equal", "balanced"])
+def test_what_fills_a_last_batch_teaches_nothing(tmp_path: Path, splits: Splits, class_weights: str) -> None:
+    """30 images in one batch of 32 teach what they teach in a batch of their own."""
+    params = changed(PARAMS, epochs=2, dropout=0.0, optimizer="sgd", class_weights=class_weights)
+    (filled, rows), (exact, expected) = (
+        run(splits, tmp_path / str(size), changed(params, batch_size=size)) for size in (32, 30)
+    )
+    for weight, weight_expected in zip(filled.get_weights(), exact.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, weight_expected, rtol=1e-5, atol=1e-7)
+    for row, row_expected in zip(rows.batches, expected.batches, strict=True):
+        assert row == pytest.approx(row_expected, rel=1e-5)
+
+
 def test_the_best_epoch_is_kept(tmp_path: Path, splits: Splits) -> None:
     head, history = run(splits, tmp_path / "s", changed(PARAMS, **WAVERING))
     assert history.best is not history.epochs[-1]
