@@ -26,10 +26,10 @@ def escape(value: object) -> object:
     return ACTIVE.sub(r"\\\g<0>", visible(value))
 
 
-def code(value: str) -> str:
-    """Show text as code, if a table's cell can show it so."""
-    shown = visible(value)
-    return Markdown(escape(value)) if re.search(r"[`|]|^\s*$|^\s|\s$", shown) else Markdown(f"`{shown}`")
+def code(value: object) -> str:
+    """Show text, or a value as text, as code, if a table's cell can show it so."""
+    shown = visible(str(value))
+    return Markdown(escape(str(value))) if re.search(r"[`|]|^\s*$|^\s|\s$", shown) else Markdown(f"`{shown}`")
 
 
 def align_tables(markdown: str) -> str:

@@ -95,7 +95,7 @@ def test_the_line_of_code_is_shown(three_runs: Path, explained: Callable[[], Why
     heads.write_text("\n".join([*changed, ""]), encoding="utf-8")
     why = explained()
     text = f"tasks/heads.py:{place + 1} changed (+1 -1 lines)"
-    assert own_reasons(why) == {stage: [text] for stage in ("train_head", "fine_tune", "evaluate", "export")}
+    assert own_reasons(why) == {stage: [text] for stage in ("train_head", "fine_tune", "evaluate")}
     assert why.stage("train_head").lines() == [
         "train_head will run:",
         f"  {text}",
