@@ -1,7 +1,8 @@
 """Saving and loading Keras models as files whose bytes depend on the model alone.
 
 Keras writes the time of saving, zip member times, and memory addresses as `shared_object_id`. All three are fixed
-here; what loads is the same. Compile state is left out: these are models to use, not to resume.
+here; what loads is the same. Compile state is left out, that of models within too: these are models to use, not to
+resume, and they must load without the classes that they were trained with.
 """
 
 import errno
@@ -43,19 +44,20 @@ def _rewrite(source: Path, target: Path) -> None:
             if name == "metadata.json":
                 content = _dumps(json.loads(content) | {"date_saved": "1980-01-01@00:00:00"})
             elif name == "config.json":
-                content = _dumps(_renumber_shared_objects(json.loads(content), {}))
+                content = _dumps(_normalize(json.loads(content), {}))
             stable.writestr(zipfile.ZipInfo(name, ZIP_EPOCH), content)
 
 
-def _renumber_shared_objects(value: Any, seen: dict[int, int]) -> Any:  # noqa: ANN401 - any JSON value
-    """Replace each `shared_object_id`, a memory address, by its order of appearance."""
+def _normalize(value: Any, seen: dict[int, int]) -> Any:  # noqa: ANN401 - any JSON value
+    """Replace each `shared_object_id`, a memory address, by its order of appearance, and leave out compile state."""
     if isinstance(value, dict):
         return {
-            key: seen.setdefault(item, len(seen)) if key == "shared_object_id" else _renumber_shared_objects(item, seen)
+            key: seen.setdefault(item, len(seen)) if key == "shared_object_id" else _normalize(item, seen)
             for key, item in value.items()
+            if key != "compile_config"
         }
     if isinstance(value, list):
-        return [_renumber_shared_objects(item, seen) for item in value]
+        return [_normalize(item, seen) for item in value]
     return value
 
 

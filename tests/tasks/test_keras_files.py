@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks import keras_files
+from tasks import keras_files, optimization
 from tasks.quiet_tf import Model, keras
 from tests.conftest import ROOT
+from tests.tasks.conftest import COMMITTED
 
 SAVE = """
 import sys, time
@@ -46,6 +47,19 @@ def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 
 
+def test_a_trained_head_leaves_nothing_of_its_training_in_the_classifier(tmp_path: Path) -> None:
+    """Whoever loads the file has Keras, and not the metric of `tasks.optimization`."""
+    head = small_model()
+    optimization.compile_model(head, COMMITTED.train_head, output="softmax", steps_per_epoch=1)
+    image = keras.Input((4,))
+    keras_files.save_model(keras.Model(image, head(image)), tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        config = archive.read("config.json").decode()
+    assert "compile_config" not in config
+    assert "tasks." not in config
+    assert keras_files.load_model(tmp_path / "m.keras").output.shape == (None, 3)
+
+
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_what_loads_predicts_equally(tmp_path: Path, suffix: str) -> None:
     model = small_model()
@@ -68,7 +82,7 @@ def test_no_date_and_no_address(tmp_path: Path) -> None:
 
 def test_shared_objects_are_numbered_as_they_appear() -> None:
     config = {"a": {"shared_object_id": 139_999}, "b": [{"shared_object_id": 7}, {"shared_object_id": 139_999}, 1]}
-    assert keras_files._renumber_shared_objects(config, {}) == {
+    assert keras_files._normalize(config, {}) == {
         "a": {"shared_object_id": 0},
         "b": [{"shared_object_id": 1}, {"shared_object_id": 0}, 1],
     }
