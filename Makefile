@@ -1,6 +1,6 @@
 # make repro   sets everything up and runs the pipeline
 # make test    sets everything up and runs the tests
-# make check   linters and types      make bench   OpenVINO against TensorFlow
+# make check   linters and types      make bench   frozen features against Keras
 # make lock    pins the dependencies anew (needs uv)
 # make seed-table   Pawline against plain Keras on the seed recipes, hours (docs/seed-systems.md)
 

@@ -119,6 +119,13 @@ def build_model(base: Model, params: Params, classes: int) -> Model:
     return keras.Model(inputs, keras.layers.Dense(units, activation=activation)(x))
 
 
+def unfreeze(base: Model, layers: int) -> None:
+    """Make the last layers trainable and freeze the rest."""
+    base.trainable = True
+    for layer in base.layers[:-layers]:
+        layer.trainable = False
+
+
 def compile_model(model: Model, training: dict[str, Any]) -> None:
     """Compile with the section's optimizer and learning rate, and the loss and accuracy that fit the output."""
     rate = training["learning_rate"]
@@ -159,9 +166,7 @@ def train(params: Params, splits: dict[str, list[ImageRow]], args: argparse.Name
         if section == "fine_tune":
             if not training["unfrozen_layers"]:
                 break
-            base.trainable = True
-            for layer in base.layers[: -training["unfrozen_layers"]]:
-                layer.trainable = False
+            unfreeze(base, training["unfrozen_layers"])
         options = {"size_px": params["image"]["size_px"], "batch_size": training["batch_size"]}
         train_ds = make_dataset(splits["train"], labels, args.photos, shuffle=True, **options)
         val_ds = make_dataset(splits["val"], labels, args.photos, shuffle=False, **options)
