@@ -2,9 +2,10 @@
 # make test    sets everything up and runs the tests
 # make check   linters and types      make bench   frozen features against Keras
 # make lock    pins the dependencies anew (needs uv)
+# make performance  every part against its alternatives, hours (docs/performance.md)
 # make seed-table   Pawline against plain Keras on the seed recipes, hours (docs/seed-systems.md)
 
-.PHONY: repro test check bench seed-table lock setup
+.PHONY: repro test check bench performance seed-table lock setup
 .DEFAULT_GOAL := repro
 
 # The first Python that fits; `make PYTHON=/path/to/python3.12 repro` chooses another.
@@ -27,6 +28,9 @@ check: setup
 
 bench: setup
 	@python -m benchmarks.features
+
+performance: setup
+	@python -m benchmarks.run_all
 
 seed-table: setup
 	@python -m benchmarks.seed_table

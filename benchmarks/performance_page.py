@@ -1,0 +1,151 @@
+"""docs/performance.md, from the figures that the comparisons kept.
+
+    python -m benchmarks.performance_page                    docs/performance.json to docs/performance.md
+
+A comparison that was not run is not on the page. What follows the line `<!-- by hand -->` (what was tried, and did it
+pay) is written by hand, and kept as it is.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import growth, rounds
+from benchmarks.rounds import Result
+
+INTRODUCTION = """\
+# Performance
+
+Each row is a command in `benchmarks/` that runs both sides on the same photos in the same run, in turns; `make
+performance` runs them all (hours) and writes this page. Times are medians of the rounds; how many times as fast is the
+median of the rounds' own ratios. A bar that is not reached says so.
+"""
+COMPARISONS = """\
+| what | Pawline | against | | times as fast | bar | rounds |
+|---|---|---|---|---|---|---|"""
+GROWTH = """\
+## Time and memory of each stage, by the number of photos
+
+Each stage by itself, its own command in a fresh clone without DVC, on photos of original size repeated with changed
+bytes. Memory is the most that the stage's processes had together, files mapped into memory left out. The exponent is
+the slope of time over photos in logarithms: 1 is linear, less is what starting up weighs.
+"""
+DISK = """\
+## Disk
+
+Bytes beside the photos, as a multiple of theirs: of all outputs in the workspace, and of what DVC's cache keeps.
+"""
+TRADE = """\
+To have less: `dvc config cache.type hardlink` keeps one copy of what workspace and cache share (outputs are then
+read-only); `features.views: 1` stores a third; `fine_tune.unfrozen_layers: 0` stores no boundary tensors;
+`image.size_px: 160` halves TFRecords and boundary tensors; `dvc gc --workspace` forgets earlier runs.
+"""
+BY_HAND = "<!-- by hand -->\n"
+LIMITS = """\
+## How near the processor's limit
+
+Operations are those of the convolutions, a multiplication and an addition each; the peak is that of large matrix
+products on this machine. In bfloat16 the first 42 % of the layers stay float32 (docs/architecture.md), and so does
+their share of the limit.
+"""
+
+
+def render(figures: Mapping[str, Any], page: str) -> str:
+    """Return the page anew; what was written by hand stays."""
+    comparisons: dict[str, Result] = {key: value for key, value in figures.items() if "ours" in value}
+    parts = [INTRODUCTION, f"{_machine(figures)}\n"]
+    if comparisons:
+        parts.append("\n".join([COMPARISONS, *map(_row, comparisons.values())]) + "\n")
+        parts.append("\n".join(_notes(comparisons)) + "\n")
+    if growth.KEY in figures:
+        parts += _growth(figures[growth.KEY])
+    if "limits" in figures:
+        parts.append(LIMITS)
+        parts.append("\n".join(_limits(figures["limits"])) + "\n")
+    return "\n".join([*parts, BY_HAND + page.partition(BY_HAND)[2]])
+
+
+def _machine(figures: Mapping[str, Any]) -> str:
+    machines = sorted({value["machine"] for value in figures.values()})
+    return "Machine: " + "; ".join(machines) + "."
+
+
+def _row(result: Result) -> str:
+    times, bar = rounds.times_as_fast(result), result["bar"]
+    verdict = "" if bar is None else f"{bar:g}" if times >= bar else f"{bar:g}, **missed**"
+    ours, theirs = (_figure(result, seconds) for seconds in (result["ours"], result["theirs"]))
+    cells = (result["what"], ours, result["against"], theirs, f"{times:.2f}", verdict, str(len(result["ours"])))
+    return f"| {' | '.join(cells)} |"
+
+
+def _figure(result: Result, seconds: list[float]) -> str:
+    median = statistics.median(seconds)
+    return f"{median:.1f} s" if result["images"] is None else f"{result['images'] / median:,.0f}/s"
+
+
+def _notes(comparisons: Mapping[str, Result]) -> Iterator[str]:
+    for result in comparisons.values():
+        for note in result["notes"]:
+            yield f"- {result['what']}, against {result['against']}: {note}"
+
+
+def _growth(found: growth.Growth) -> Iterator[str]:
+    counts = sorted(found["sizes"], key=int)
+    sizes = [found["sizes"][count] for count in counts]
+    header = " / ".join(f"{int(count):,}" for count in counts)
+    lines = [f"| stage | seconds at {header} | exponent | MB of memory at {header} | growth |", "|---|---|---|---|---|"]
+    for name in sizes[-1]["stages"]:
+        usages = [size["stages"][name] for size in sizes]
+        seconds = " / ".join(f"{usage['seconds']:.1f}" for usage in usages)
+        memory = " / ".join(f"{usage['memory'] / 1e6:,.0f}" for usage in usages)
+        trend = growth.trend(found, name)
+        exponent, more = trend["exponent"], trend["memory_growth"]
+        shown = ["" if exponent is None else f"{exponent:.2f}", "" if more is None else f"{more:+.0%}"]
+        lines.append(f"| {name} | {seconds} | {shown[0]} | {memory} | {shown[1]} |")
+    yield GROWTH
+    yield "\n".join(lines) + "\n"
+    failures = growth.failures(found)
+    if failures:
+        yield "Not reached:\n\n" + "\n".join(f"- {line}" for line in failures) + "\n"
+    yield DISK
+    rows = [
+        f"| {int(count):,} | {' | '.join(f'{ratio:.1f}' for ratio in growth.times_the_photos(size))} |"
+        for count, size in zip(counts, sizes, strict=True)
+    ]
+    yield "\n".join(["| photos | outputs | DVC's cache |", "|---|---|---|", *rows]) + "\n"
+    yield TRADE
+
+
+def _limits(limits: Mapping[str, Any]) -> Iterator[str]:
+    peaks = ", ".join(f"{name} {peak / 1e9:,.0f}" for name, peak in limits["peaks"].items())
+    yield f"Peak, in billions of operations a second: {peaks}."
+    yield ""
+    yield "| part | million operations an image | ms at the peak | ms measured | share |"
+    yield "|---|---|---|---|---|"
+    for part in limits["parts"]:
+        share = part["limit_ms"] / part["measured_ms"]
+        yield (
+            f"| {part['what']} | {part['operations'] / 1e6:,.0f} | {part['limit_ms']:.2f} | {part['measured_ms']:.2f} "
+            f"| {share:.0%} |"
+        )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("docs/performance.json"), metavar="FILE")
+    parser.add_argument("--page-out", type=Path, default=Path("docs/performance.md"), metavar="FILE")
+    args = parser.parse_args(argv)
+    if not args.results.exists():
+        parser.exit(1, f"error: there is no {args.results}: run a comparison with --results {args.results} first\n")
+    figures = json.loads(args.results.read_text(encoding="utf-8"))
+    page = args.page_out.read_text(encoding="utf-8") if args.page_out.exists() else ""
+    args.page_out.write_text(render(figures, page), encoding="utf-8")
+    print(f"the page is {args.page_out}")
+
+
+if __name__ == "__main__":
+    main()
