@@ -19,16 +19,15 @@ from tasks.stage import PawlineError
 
 REPEATED_FILES = 5140  # four fifths of the good ones are 4,000 training photos
 RUN = "{run}"  # where an argument names the finished run
+OF_THE_RUN = ("--params", f"{RUN}/params.yaml", "--backbone-dir", f"{RUN}/models/backbone")
 COMPARISONS: dict[str, list[list[str]]] = {
-    "limits": [["limits", "--params", f"{RUN}/params.yaml", "--backbone-dir", f"{RUN}/models/backbone"]],
-    "features": [
-        ["features", "--tfrecords-dir", f"{RUN}/data/tfrecords", "--backbone-dir", f"{RUN}/models/backbone"]
-        + ["--params", f"{RUN}/params.yaml", "--images", "1024"]
-    ],
+    "limits": [["limits", *OF_THE_RUN]],
+    "features": [["features", *OF_THE_RUN, "--tfrecords-dir", f"{RUN}/data/tfrecords", "--images", "1024"]],
     "stage2": [
-        ["stage2", "--params", f"{RUN}/params.yaml", "--table", f"{RUN}/data/images.parquet"]
-        + ["--features-dir", f"{RUN}/data/features", "--stage1-dir", f"{RUN}/models/stage1"]
-        + ["--backbone-dir", f"{RUN}/models/backbone"]
+        [
+            *("stage2", *OF_THE_RUN, "--table", f"{RUN}/data/images.parquet"),
+            *("--features-dir", f"{RUN}/data/features", "--stage1-dir", f"{RUN}/models/stage1"),
+        ]
     ],
     "validation": [["validation"]],
     "tfrecords": [["tfrecords"]],
