@@ -132,10 +132,13 @@ def test_a_time_out_ends_it_with_all_it_started() -> None:
 def test_an_interrupt_of_the_reading_thread_leaves_nothing_running(
     script: str, interrupt: Callable[[float], None]
 ) -> None:
-    interrupt(1.0)
+    def interrupted() -> None:
+        interrupt(1.0)
+        run(script, "up", processes=StageProcesses())
+
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run(script, "up", processes=StageProcesses())
+        interrupted()
     assert Path("up").exists()
     assert time.monotonic() - started < 4
 
@@ -145,9 +148,13 @@ def test_a_second_interrupt_does_not_wait(interrupt: Callable[[float], None], mo
     processes = StageProcesses()
     runner = Runner(processes, STUBBORN + ASLEEP, "one")
     wait_for(runner.file)
-    interrupt(0.3)
-    with pytest.raises(KeyboardInterrupt):
+
+    def interrupted() -> None:
+        interrupt(0.3)
         processes.stop()
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     runner.join(timeout=5)
     assert runner.outcome is StoppedError
 

@@ -102,7 +102,7 @@ def test_the_line_of_code_is_shown(three_runs: Path, explained: Callable[[], Why
         f"    tasks/heads.py:{place + 1} - {lines[place]}",
         f"    tasks/heads.py:{place + 1} + {lines[place]}  # changed",
     ]
-    assert of_verdict(why, "runs") == dry_run(three_runs) == ["source", "train_head", "fine_tune", "evaluate", "export"]
+    assert of_verdict(why, "runs") == dry_run(three_runs) == ["source", "train_head", "fine_tune", "evaluate"]
     assert dvc_agrees(why, three_runs)
 
     run(["git", "commit", "--quiet", "--all", "--message", "Change a line"], three_runs)
