@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from inference.seam import split_at_share
 from tasks.parallel import available_processors
-from tasks.runtimes import openvino
+from tasks.runtimes import openvino_core
 
 if TYPE_CHECKING:
     from openvino import Model as Network
@@ -43,7 +43,7 @@ def openvino_runner(path: Path, precision: Precision, threads: int | None) -> Ru
         precision: bfloat16 computes the first `FLOAT32_SHARE` in float32 all the same.
         threads: Processors for one call; None is all that this process may use.
     """
-    core = openvino().Core()
+    core = openvino_core()
     with _stderr_set_aside():
         network = core.read_model(path)
     size = list(network.input(0).get_partial_shape())[1:]

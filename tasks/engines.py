@@ -12,7 +12,7 @@ from tasks import model
 from tasks.backbones import IMAGE
 from tasks.parallel import available_processors
 from tasks.quiet_tf import Model, Tensor, keras, tf
-from tasks.runtimes import openvino
+from tasks.runtimes import openvino, openvino_core
 
 if TYPE_CHECKING:
     from openvino import CompiledModel, InferRequest
@@ -92,7 +92,7 @@ def classifier_runner(classifier: Model) -> Runner:
 
 
 def _has_bfloat16() -> bool:
-    return "BF16" in openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _convert_parts(
@@ -172,4 +172,4 @@ def _compile(converted: "Converted", precision: str) -> "CompiledModel":
         "NUM_STREAMS": processors,
         "INFERENCE_NUM_THREADS": processors,
     }
-    return openvino().Core().compile_model(converted, "CPU", hints)
+    return openvino_core().compile_model(converted, "CPU", hints)

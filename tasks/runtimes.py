@@ -3,13 +3,30 @@
 import importlib
 import os
 import sys
+from functools import cache
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from openvino import Core
 
 
 def openvino() -> ModuleType:
     """Import OpenVINO without its telemetry."""
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # its import then fails
     return importlib.import_module("openvino")
+
+
+@cache
+def openvino_core() -> "Core":
+    """Return OpenVINO's core, the only one of this process.
+
+    On processors with AMX each core replaces the main thread's signal stack and takes its own away when it goes. One of
+    several leaves a stack that is no more (https://github.com/openvinotoolkit/openvino/pull/11894), and the next
+    signal, such as that of Ctrl-C, ends the process with a segmentation fault.
+    """
+    core: Core = openvino().Core()
+    return core
 
 
 def onnxruntime() -> ModuleType:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.parallel import available_processors
-from tasks.runtimes import onnxruntime, openvino
+from tasks.runtimes import onnxruntime, openvino_core
 from tasks.silence import silence
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import
@@ -133,7 +133,7 @@ def _open_openvino(path: Path) -> Replay:
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": available_processors(),
     }
-    compiled = openvino().Core().compile_model(path, "CPU", hints)
+    compiled = openvino_core().compile_model(path, "CPU", hints)
     return lambda photos: np.array(compiled(photos.squares.astype(np.float32))[ANSWER])
 
 

@@ -6,6 +6,7 @@ import pytest
 from openvino import opset13 as ops
 
 from inference.seam import split_at_share
+from tasks.runtimes import openvino_core
 
 SIDE = 8
 
@@ -29,7 +30,7 @@ def convolutions(network: openvino.Model) -> int:
 def answer(networks: list[openvino.Model]) -> np.ndarray:
     carry = np.random.default_rng(0).normal(size=(1, 4, SIDE, SIDE)).astype(np.float32)
     for network in networks:
-        exact = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        exact = openvino_core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         carry = next(iter(exact([carry]).values()))
     return carry
 
@@ -48,7 +49,7 @@ def test_a_network_that_cannot_be_cut_is_left_whole() -> None:
 
 
 def test_mobilenet_is_cut_at_its_share(exports: Path) -> None:
-    network = openvino.Core().read_model(exports / "openvino/classifier.xml")
+    network = openvino_core().read_model(exports / "openvino/classifier.xml")
     first, rest = split_at_share(network, 0.42)
     kinds = ("Convolution", "GroupConvolution")
     counts = [sum(node.get_type_name() in kinds for node in part.get_ops()) for part in (first, rest)]

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import openvino
 import pytest
 
 from tasks import backbones, model
 from tasks.engines import BATCH_SIZE, Engine, Engines, Outputs, choose_engines
 from tasks.images import decode_upright, resize_square
 from tasks.quiet_tf import Model
+from tasks.runtimes import openvino_core
 from tests.tasks.conftest import Run
 
 PHOTOS, SIZE_PX = 64, 224
@@ -71,7 +71,7 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def has_bfloat16() -> bool:
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def skip_without_bfloat16() -> None:

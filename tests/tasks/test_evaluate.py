@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +15,7 @@ from PIL import Image
 from tasks import calibration, metrics, records
 from tasks.evaluate import predict
 from tasks.fine_tune import fine_tune
+from tasks.runtimes import openvino_core
 from tasks.train_head import train_head
 from tests.tasks.conftest import (
     FEATURES,
@@ -39,7 +39,7 @@ def test_end_to_end_is_the_cached_path_in_float32(small_run: Run) -> None:
 
 
 def test_end_to_end_equals_the_cached_path_though_training_is_in_bfloat16(small_run: Run, workdir: Path) -> None:
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this processor has no bfloat16: OpenVINO does not list BF16")
     run = Run(workdir)
     make_features(small_run, run.features_dir, changed(FEATURES, precision="bfloat16"), UNFROZEN_LAYERS)
