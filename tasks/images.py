@@ -136,7 +136,7 @@ def decode_upright(content: bytes, *, max_pixels: int | None = None) -> Image.Im
     image = _open(content)
     if max_pixels is not None:
         _check_pixels(image, max_pixels)
-    return _upright_rgb(image)
+    return _upright(image, "RGB")
 
 
 def resize_square(image: Image.Image, size_px: int, how: Literal["squash", "crop", "pad"]) -> npt.NDArray[np.uint8]:
@@ -187,7 +187,7 @@ def _judge_pixels(
         _check_pixels(image, max_pixels)
         frames = _frames(image)
         image.draft("L", (GRAY_SIDE, GRAY_SIDE))
-        gray = _upright_rgb(image).convert("L")
+        gray = _upright(image, "L")
     except UndecodableError as error:
         return error.reason, str(error), ""
     perceptual_hash = perceptual_hash_of(gray)
@@ -232,19 +232,21 @@ def _frames(image: Image.Image) -> int:
         raise _undecodable(error) from None
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image, mode: Literal["RGB", "L"]) -> Image.Image:
     """Decode the pixels."""
     try:
         with warnings.catch_warnings(action="ignore"):
             image.load()
-            rgb = _to_rgb(image)
+            opaque = _opaque(image)
             turn = _turn(image)
+            converted = (opaque if opaque.mode == "L" else opaque.convert("RGB")).convert(mode)
     except DECODER_ERRORS as error:
         raise _undecodable(error) from None
-    return rgb if turn is None else rgb.transpose(turn)
+    return converted if turn is None else converted.transpose(turn)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _opaque(image: Image.Image) -> Image.Image:
+    """Scale 16-bit gray to 8 bits, and lay what is transparent over white."""
     if image.mode.startswith("I;16"):  # Pillow would clip at 255
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
@@ -252,7 +254,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         rgb = Image.new("RGB", rgba.size, WHITE)
         rgb.paste(rgba, mask=rgba.getchannel("A"))
         return rgb
-    return image.convert("RGB")
+    return image
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
