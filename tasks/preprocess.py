@@ -12,11 +12,11 @@ from collections import Counter
 from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 
-from tasks import stage
+from tasks import records, stage
 from tasks.image_table import SPLITS, ImageRow, read_images
 from tasks.images import decode_upright, resize_square
 from tasks.parallel import map_processes
@@ -85,7 +85,7 @@ class _SplitWriter:
 
     def __init__(self, tfrecords_dir: Path, split: str, images: int) -> None:
         self._dir, self._split, self._images = tfrecords_dir, split, images
-        self._writer: Any = None
+        self._writer: records.Writer | None = None
         self.shard_lengths: list[int] = []
         self.bytes = 0
 
@@ -97,32 +97,25 @@ class _SplitWriter:
             self._writer.close()
 
     def write(self, image: EncodedImage, label: int) -> None:
-        from tasks import records  # TensorFlow: the workers do without it, and decode while it is imported
-
-        if not self.shard_lengths or self.shard_lengths[-1] == records.IMAGES_PER_SHARD:
-            self._start_shard()
+        if self._writer is None or self.shard_lengths[-1] == records.IMAGES_PER_SHARD:
+            self._writer = self._next_shard()
         example = records.serialize(image.png, label, image.row.id, image.row.path)
         self._writer.write(example)
         self.shard_lengths[-1] += 1
         self.bytes += len(example)
 
-    def _start_shard(self) -> None:
-        from tasks import records
-        from tasks.quiet_tf import tf
-
+    def _next_shard(self) -> records.Writer:
         if self._writer is not None:
             self._writer.close()
         shards = math.ceil(self._images / records.IMAGES_PER_SHARD)
         path = records.shard_path(self._dir, self._split, len(self.shard_lengths), shards)
-        self._writer = tf.io.TFRecordWriter(str(path))
         self.shard_lengths.append(0)
+        return records.Writer(path)
 
 
 def _write_metadata(tfrecords_dir: Path, labels: list[str], writers: dict[str, _SplitWriter], size_px: int) -> None:
     """Write what TFDS needs to load the folder: features.json, dataset_info.json, the label names."""
-    import tensorflow_datasets as tfds
-
-    from tasks import records
+    import tensorflow_datasets as tfds  # half a second, while the workers decode
 
     features = tfds.features.FeaturesDict(
         {

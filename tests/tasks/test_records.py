@@ -1,9 +1,12 @@
 """The TFRecords: what goes in comes out."""
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tasks import records
@@ -21,9 +24,10 @@ def test_round_trip(tmp_path: Path) -> None:
     shard = records.shard_path(tmp_path, "train", 0, 1)
     assert shard.name == "pawline-train.tfrecord-00000-of-00001"
     pictures = [png(seed) for seed in range(40)]
-    with tf.io.TFRecordWriter(str(shard)) as writer:
-        for number, (_, content) in enumerate(pictures):
-            writer.write(records.serialize(content, number % 3, f"id{number}", f"Cat/é {number}.jpg"))
+    writer = records.Writer(shard)
+    for number, (_, content) in enumerate(pictures):
+        writer.write(records.serialize(content, number % 3, f"id{number}", f"Cat/é {number}.jpg"))
+    writer.close()
     batches = list(records.read_shard(shard))
     assert [len(batch.labels) for batch in batches] == [32, 8]
     images = np.concatenate([batch.images for batch in batches])
@@ -40,3 +44,26 @@ def test_the_same_example_is_the_same_bytes() -> None:
     _, content = png(0)
     assert records.serialize(content, 1, "a", "b") == records.serialize(content, 1, "a", "b")
     assert records.serialize(content, 1, "a", "b") != records.serialize(content, 0, "a", "b")
+
+
+@pytest.mark.parametrize("label", [0, 1, 127, 128, 70_000])
+@pytest.mark.parametrize("size", [0, 1, 120, 20_000])
+def test_bytes_are_tensorflows_own(tmp_path: Path, label: int, size: int) -> None:
+    picture = np.random.default_rng(size).bytes(size)
+    texts = {"image": picture, "id": b"12ab", "path": "Cat/é.jpg".encode()}
+    features = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[text])) for name, text in texts.items()}
+    features["label"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[label]))
+    theirs = tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString(deterministic=True)
+    assert records.serialize(picture, label, "12ab", "Cat/é.jpg") == theirs
+    with tf.io.TFRecordWriter(str(tmp_path / "theirs")) as their_writer:
+        their_writer.write(theirs)
+    writer = records.Writer(tmp_path / "ours")
+    writer.write(theirs)
+    writer.close()
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+def test_writing_needs_no_tensorflow() -> None:
+    code = "import sys; from tasks import preprocess, records; records.serialize(b'', 1, 'a', 'b'); "
+    code += "preprocess.encode_png; sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
