@@ -107,7 +107,7 @@ def predict(classifier_path: Path, tfrecords_dir: Path, split: str) -> Predictio
         for shard in records.shard_paths(tfrecords_dir, split):
             for batch in records.read_shard(shard):
                 grey.append(batch.images.mean(axis=(1, 2)) @ GREY_OF_RGB)
-                probs.append(metrics.probs_of_classes(np.asarray(classifier.predict_on_batch(batch.images))))
+                probs.append(metrics.probs_of_classes(_answer(classifier, batch.images, records.BATCH_SIZE)))
                 batches.append(batch._replace(images=np.empty(0)))
                 progress.advance(len(batch.labels))
     return Predictions(
@@ -117,6 +117,12 @@ def predict(classifier_path: Path, tfrecords_dir: Path, split: str) -> Predictio
         np.concatenate(probs),
         np.concatenate(grey).astype(np.float32),
     )
+
+
+def _answer(classifier: "Model", images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Return a classifier's answers; a smaller batch is filled: TensorFlow would trace its size anew."""
+    filled = np.resize(images, (batch_size, *images.shape[1:]))
+    return np.asarray(classifier.predict_on_batch(filled))[: len(images)]
 
 
 def _score_stage(model_path: Path, features_dir: Path, kind: str, split: str, output: "Output") -> dict[str, Scores]:
