@@ -159,8 +159,12 @@ def output_paths(described: dict[str, Any]) -> list[str]:
 
 def output_files(described: dict[str, Any], clone: Path) -> list[Path]:
     """Return the files of a stage's outputs."""
-    outputs = [clone / path for path in output_paths(described)]
-    return [file for output in outputs for file in [output, *output.rglob("*")] if file.is_file()]
+    return files_of(output_paths(described), clone)
+
+
+def files_of(paths: list[str], clone: Path) -> list[Path]:
+    """Return the files that paths of dvc.yaml mean: themselves, or all below them."""
+    return [file for path in paths for file in [clone / path, *(clone / path).rglob("*")] if file.is_file()]
 
 
 def measure_size(images: int, archive_path: Path, settings: dict[str, Any]) -> Size:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import growth, rounds
+from benchmarks import growth, rounds, where
 from benchmarks.rounds import Result
 
 INTRODUCTION = """\
@@ -51,6 +51,13 @@ Operations are those of the convolutions, a multiplication and an addition each;
 products on this machine. In bfloat16 the first 42 % of the layers stay float32 (docs/architecture.md), and so does
 their share of the limit.
 """
+WHERE = """\
+## Where the time of each stage goes
+
+What the main process was doing a hundred times a second (`benchmarks/where.py`; with `--flame-graphs` it draws a page
+for each stage). `map_processes` waits for worker processes. The disk alone: the bytes of the stage's inputs and outputs
+at the rates of this machine's disk.
+"""
 
 
 def render(figures: Mapping[str, Any], page: str) -> str:
@@ -62,6 +69,9 @@ def render(figures: Mapping[str, Any], page: str) -> str:
         parts.append("\n".join(_notes(comparisons)) + "\n")
     if growth.KEY in figures:
         parts += _growth(figures[growth.KEY])
+    if where.KEY in figures:
+        parts.append(WHERE)
+        parts.append("\n".join(_where(figures[where.KEY])) + "\n")
     if "limits" in figures:
         parts.append(LIMITS)
         parts.append("\n".join(_limits(figures["limits"])) + "\n")
@@ -117,6 +127,16 @@ def _growth(found: growth.Growth) -> Iterator[str]:
     ]
     yield "\n".join(["| photos | outputs | DVC's cache |", "|---|---|---|", *rows]) + "\n"
     yield TRADE
+
+
+def _where(found: Mapping[str, Any]) -> Iterator[str]:
+    yield f"The disk writes {found['disk']['write'] / 1e6:,.0f} MB/s and reads {found['disk']['read'] / 1e6:,.0f} MB/s."
+    yield ""
+    yield "| stage | seconds | the disk alone | what its main process was doing |"
+    yield "|---|---|---|---|"
+    for name, look in found["stages"].items():
+        disk = look["read_bytes"] / found["disk"]["read"] + look["written_bytes"] / found["disk"]["write"]
+        yield f"| {name} | {look['seconds']:.1f} | {disk:.2f} | {where.describe_shares(look['shares'])} |"
 
 
 def _limits(limits: Mapping[str, Any]) -> Iterator[str]:

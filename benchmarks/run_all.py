@@ -33,6 +33,7 @@ COMPARISONS: dict[str, list[list[str]]] = {
     "tfrecords": [["tfrecords"]],
     "whole": [["whole"], ["whole", "--files", str(REPEATED_FILES), "--seeds", "1", "--head-rounds", "1"]],
     "nothing": [["nothing"]],
+    "where": [["where"]],
     "growth": [["growth"]],
 }
 
