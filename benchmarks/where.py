@@ -94,15 +94,9 @@ def look_at(described: dict[str, Any], workplace: Workplace, flame_graph: Path |
 
 
 def _watched(command: list[str], kind: str, out: Path) -> list[str]:
-    looking = [
-        "--rate",
-        str(LOOKS_PER_SECOND),
-        "--idle",
-        "--threads",
-        "--subprocesses",
-        "--nonblocking",
-        "--full-filenames",
-    ]
+    looking = ["--rate", str(LOOKS_PER_SECOND), "--idle", "--threads", "--subprocesses"]
+    if kind == "raw":
+        looking.append("--full-filenames")
     program = str(Path(sys.executable).with_name("py-spy"))
     return [program, "record", *looking, "--format", kind, "--output", str(out), "--", *command]
 

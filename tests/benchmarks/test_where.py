@@ -52,7 +52,7 @@ def test_a_stage_is_seen_at_work(tmp_path: Path) -> None:
     assert sum(look["shares"].values()) == pytest.approx(1)
     assert look["seconds"] > 0.8
     assert (look["read_bytes"], look["written_bytes"]) == (500, 3000)
-    assert "rest (tasks/work.py" in (tmp_path / "flame.svg").read_text()
+    assert "rest (work.py" in (tmp_path / "flame.svg").read_text()
 
 
 def test_an_unknown_stage_is_named(capsys: pytest.CaptureFixture[str], shared_data: Path) -> None:
