@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import growth, rounds, where
+from benchmarks import commands, growth, rounds, where
 from benchmarks.rounds import Result
 
 INTRODUCTION = """\
@@ -58,6 +58,11 @@ What the main process was doing a hundred times a second (`benchmarks/where.py`;
 for each stage). `map_processes` waits for worker processes. The disk alone: the bytes of the stage's inputs and outputs
 at the rates of this machine's disk.
 """
+STARTING = """\
+## What it costs to start a command
+
+`pawline NAME --help` in seconds, imports included.
+"""
 
 
 def render(figures: Mapping[str, Any], page: str) -> str:
@@ -72,6 +77,9 @@ def render(figures: Mapping[str, Any], page: str) -> str:
     if where.KEY in figures:
         parts.append(WHERE)
         parts.append("\n".join(_where(figures[where.KEY])) + "\n")
+    if commands.KEY in figures:
+        parts.append(STARTING)
+        parts.append(_starting(figures[commands.KEY]["seconds"]) + "\n")
     if "limits" in figures:
         parts.append(LIMITS)
         parts.append("\n".join(_limits(figures["limits"])) + "\n")
@@ -137,6 +145,10 @@ def _where(found: Mapping[str, Any]) -> Iterator[str]:
     for name, look in found["stages"].items():
         disk = look["read_bytes"] / found["disk"]["read"] + look["written_bytes"] / found["disk"]["write"]
         yield f"| {name} | {look['seconds']:.1f} | {disk:.2f} | {where.describe_shares(look['shares'])} |"
+
+
+def _starting(seconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {took:.2f}" for name, took in seconds.items()) + "."
 
 
 def _limits(limits: Mapping[str, Any]) -> Iterator[str]:

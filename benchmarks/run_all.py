@@ -34,6 +34,7 @@ COMPARISONS: dict[str, list[list[str]]] = {
     "whole": [["whole"], ["whole", "--files", str(REPEATED_FILES), "--seeds", "1", "--head-rounds", "1"]],
     "nothing": [["nothing"]],
     "where": [["where"]],
+    "commands": [["commands"]],
     "growth": [["growth"]],
 }
 

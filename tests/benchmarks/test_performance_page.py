@@ -28,7 +28,11 @@ def results(tmp_path: Path) -> Path:
     part = {"what": "all", "operations": 6e8, "limit_ms": 1.0, "measured_ms": 4.0}
     limits = {"peaks": {"float32": 2e11}, "parts": [part], "machine": fast["machine"]}
     growth = {"machine": fast["machine"], "sizes": sizes}
-    path.write_text(json.dumps({"epoch": fast, "tfrecords": slow, "growth": growth, "limits": limits}))
+    look = {"seconds": 4.0, "shares": {"imports": 0.6, "a (tasks/x.py)": 0.4}, "read_bytes": 10, "written_bytes": 20}
+    where = {"machine": fast["machine"], "disk": {"read": 5, "write": 10}, "stages": {"validate": look}}
+    starting = {"machine": fast["machine"], "seconds": {"python": 0.01, "why": 0.4}}
+    figures = {"epoch": fast, "tfrecords": slow, "growth": growth, "limits": limits}
+    path.write_text(json.dumps(figures | {"where": where, "commands": starting}))
     return path
 
 
@@ -43,6 +47,8 @@ def test_the_page_says_what_is_reached_and_what_is_not(results: Path, tmp_path: 
     assert "| features | 1.0 / 2.0 | 1.00 | 100 / 200 | +100% |" in text
     assert "- features: its memory grows by 100%, more than 10%" in text
     assert "- validate" not in text
+    assert "| validate | 4.0 | 4.00 | imports 60%, a (tasks/x.py) 40% |" in text
+    assert "python 0.01, why 0.40." in text
     assert "| 100 | 6.0 | 3.0 |" in text
     assert "| all | 600 | 1.00 | 4.00 | 25% |" in text
     assert "old figures" not in text
