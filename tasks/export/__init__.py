@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks import stage
+from tasks import records, stage
 from tasks.export.replay import PATHS
 from tasks.params import ExportParams, ImageParams, PixelsParams, load_part, load_section
 from tasks.progress import Progress
@@ -60,7 +60,7 @@ def export(
     Raises:
         PawlineError: The classifier, the photos and the TFRecords are not of one run.
     """
-    from tasks import records  # it makes TensorFlow quiet before `formats` imports parts of it
+    from tasks import quiet_tf  # noqa: F401 - before `formats` imports parts of TensorFlow, which are not quiet
     from tasks.export.formats import Exporter
 
     classifier = _load_classifier(inputs.classifier_path, image)
@@ -128,7 +128,6 @@ def _write(exporter: "Exporter", name: str, tfrecords_dir: Path) -> None:
 def _compare(
     classifier: "Model", folder: Path, names: list[str], inputs: ExportInputs, image: ImageParams
 ) -> "Comparison":
-    from tasks import records
     from tasks.export import check
     from tasks.export.photos import read_validation
 
