@@ -65,7 +65,7 @@ def choose_engines(
     """Prepare what gives the pooled vector and, unless it is None or the image itself, the boundary tensor.
 
     `engine: auto` is TensorFlow where it has a GPU and OpenVINO otherwise; `precision: auto` is bfloat16 where OpenVINO
-    runs MobileNetV2 on a processor that has it, float32 otherwise.
+    runs MobileNetV2 on a processor that has it, float32 otherwise. bfloat16 in TensorFlow is for GPUs that have it.
     """
     if engine == "auto":
         engine = "tensorflow" if tf.config.list_physical_devices("GPU") else "openvino"
@@ -73,8 +73,11 @@ def choose_engines(
     if boundary is not None and boundary.layer != IMAGE:
         wanted["boundary"] = boundary.tensor
     if engine == "tensorflow":
-        only = Engine("tensorflow", "float32", _tensorflow_runner(keras.Model(backbone.input, wanted)))
-        return Engines(only, only)
+        network = keras.Model(backbone.input, wanted)
+        exact = Engine("tensorflow", "float32", _tensorflow_runner(network))
+        if precision != "bfloat16":
+            return Engines(exact, exact)
+        return Engines(Engine("tensorflow", "bfloat16", _tensorflow_runner(_in_mixed_precision(network))), exact)
     if precision == "auto":
         precision = "bfloat16" if backbone.name in MEASURED and _has_bfloat16() else "float32"
     if precision == "float32":
@@ -82,8 +85,8 @@ def choose_engines(
         return Engines(only, only)
     first, rest = _convert_parts(backbone, boundary, wanted)
     start = _compile(first, "f32")
-    mixed, exact = (_openvino_runner([start, _compile(rest, rest_precision)]) for rest_precision in ("bf16", "f32"))
-    return Engines(Engine("openvino", "bfloat16", mixed), Engine("openvino", "float32", exact))
+    rough, fine = (_openvino_runner([start, _compile(rest, rest_precision)]) for rest_precision in ("bf16", "f32"))
+    return Engines(Engine("openvino", "bfloat16", rough), Engine("openvino", "float32", fine))
 
 
 def classifier_runner(classifier: Model) -> Runner:
@@ -107,12 +110,31 @@ def _convert_parts(
     return _convert(backbone.input, first), _convert(seam.tensor, rest)
 
 
+def _in_mixed_precision(network: Model) -> Model:
+    """Copy a network with all layers after the first `FLOAT32_SHARE` in `mixed_bfloat16`, pooling aside."""
+    seam = round(FLOAT32_SHARE * len(network.layers))
+    mixed = {
+        layer.name for layer in network.layers[seam:] if not isinstance(layer, tuple(model.POOLING_LAYERS.values()))
+    }
+
+    def copy(layer: Model) -> Model:
+        config = layer.get_config()
+        return type(layer).from_config(config | {"dtype": "mixed_bfloat16"} if layer.name in mixed else config)
+
+    copied = keras.models.clone_model(network, clone_function=copy)
+    copied.set_weights(network.get_weights())
+    return copied
+
+
 def _tensorflow_runner(network: Model) -> Runner:
-    forward = tf.function(lambda images: network(images, training=False), reduce_retracing=True)
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    def forward(images: Tensor) -> dict[str, Tensor]:
+        outputs = network(tf.cast(images, tf.float32), training=False)
+        return {name: tf.cast(value, tf.float32) for name, value in outputs.items()}
 
     def run(batches: Iterable[np.ndarray]) -> Iterator[Outputs]:
         for images in batches:
-            yield {name: value.numpy() for name, value in forward(tf.cast(images, tf.float32)).items()}
+            yield {name: value.numpy() for name, value in forward(images).items()}
 
     return run
 

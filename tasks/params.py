@@ -152,16 +152,10 @@ class FeaturesParams(Section):
 
     pooling: Literal["average", "max"] = Field(description="how the last feature map becomes one vector")
     engine: Literal["auto", "openvino", "tensorflow"]
-    precision: Literal["auto", "bfloat16", "float32"] = Field(description="auto: bfloat16 where the processor has it")
+    precision: Literal["auto", "bfloat16", "float32"] = Field(description="auto: bfloat16 where OpenVINO has it")
     views: int = Field(ge=1, le=50, description="augmented views of each training image")
     seed: Seed
     augment: AugmentParams
-
-    @model_validator(mode="after")
-    def _engine_has_precision(self) -> "FeaturesParams":
-        if (self.engine, self.precision) == ("tensorflow", "bfloat16"):
-            raise ValueError("precision is 'bfloat16': only the engine openvino computes in it; choose it, or float32")
-        return self
 
 
 class TrainingParams(Section):

@@ -98,6 +98,20 @@ def test_bfloat16(automatic: Engines, photos: np.ndarray, expected: Outputs) -> 
     assert cosines(outputs["boundary"], expected["boundary"]).min() >= 0.999
 
 
+def test_tensorflow_in_mixed_precision(network: Model, photos: np.ndarray, expected: Outputs) -> None:
+    """What a GPU would run; a processor without bfloat16 computes it, too, only slowly."""
+    boundary = model.freeze_boundary(network, 100)
+    few = photos[:BATCH_SIZE]
+    chosen = choose_engines(network, boundary, pooling="average", engine="tensorflow", precision="bfloat16")
+    assert (chosen.training.precision, chosen.evaluation.precision) == ("bfloat16", "float32")
+    rough, fine = (next(engine.run([few])) for engine in chosen)
+    for name, values in fine.items():
+        np.testing.assert_array_equal(values, expected[name][:BATCH_SIZE])
+        assert rough[name].dtype == np.float32
+        assert cosines(rough[name], values).min() >= 0.999
+    assert not np.array_equal(rough["pooled"], fine["pooled"])
+
+
 def test_bfloat16_of_another_backbone_when_asked_for() -> None:
     skip_without_bfloat16()
     vgg16 = backbones.build_backbone("VGG16", 96)

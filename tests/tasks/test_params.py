@@ -199,12 +199,6 @@ def test_weights_that_cannot_be_had(write: Callable[..., Path], values: dict[str
         check_params(write("backbone", committed | {"width": width, "source": "keras"}))
 
 
-def test_a_precision_that_the_engine_does_not_have(write: Callable[..., Path]) -> None:
-    committed = YAML(typ="safe").load(ROOT / "params.yaml")["features"]
-    line = one_line(write("features", committed | {"engine": "tensorflow", "precision": "bfloat16"}))
-    assert line.startswith("features: precision is 'bfloat16': only the engine openvino computes in it")
-
-
 def test_a_warm_up_longer_than_the_training(write: Callable[..., Path]) -> None:
     committed = YAML(typ="safe").load(ROOT / "params.yaml")["fine_tune"] | {"warmup_epochs": 99.5}
     check_params(write("fine_tune", committed))  # a constant rate does not warm up
