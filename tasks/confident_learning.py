@@ -43,7 +43,7 @@ def out_of_fold(vectors: Floats, labels: Ints, folds: Ints, classes: int) -> Flo
     """Return the probabilities [photos, classes] that regressions on the other folds give.
 
     Args:
-        vectors: [photos, channels]; standardised in place, because a copy of 25,000 would be another 256 MB.
+        vectors: [photos, channels]; standardised in place: of 25,000 they are 256 MB, which may lie in a mapped file.
         labels: Class indices.
         folds: Of each photo.
         classes: How many there are.
@@ -60,7 +60,7 @@ def out_of_fold(vectors: Floats, labels: Ints, folds: Ints, classes: int) -> Flo
             held_out = folds == fold
             if not held_out.all():
                 weights = _fit_regression(vectors, labels, ~held_out, classes)
-                probs[held_out] = _softmax(vectors[held_out] @ weights[1:] + weights[0])
+                probs[held_out] = _softmax(vectors @ weights[1:] + weights[0])[held_out]
     return probs.round(DECIMALS)
 
 

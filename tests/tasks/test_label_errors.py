@@ -91,6 +91,8 @@ def test_the_vectors_are_means_of_views_in_the_order_of_the_ids(small_run: Run) 
     np.testing.assert_allclose(photos.vectors[: len(train)], expected, rtol=1e-5)
     assert photos.ids[: len(train)] == read_ids(small_run.features_dir, "train")
     assert photos.splits == sorted(photos.splits, key=["train", "val", "test"].index)
+    assert isinstance(photos.vectors.base, np.memmap), "the system can do without their memory"
+    assert [path.name for path in small_run.features_dir.parent.iterdir() if path.name.startswith("tmp")] == []
 
 
 def test_another_process_with_other_threads_writes_the_same_bytes(small_run: Run, workdir: Path) -> None:
