@@ -92,14 +92,14 @@ def prepare(
 
 def compute(shards: tuple[Path, ...], frozen: "FrozenPart") -> np.ndarray:
     """Compute and store the features of some shards as the stage does; return the pooled vectors."""
-    from tasks.features import _compute_shard
+    from tasks.features import Shard, compute_shard
 
     with (
         tempfile.TemporaryDirectory(prefix="pawline-features-") as folder,
         Progress("features", total=None) as progress,
     ):
         for number, shard in enumerate(shards):
-            _compute_shard(shard, UNAUGMENTED, number, frozen, Path(folder), progress)
+            compute_shard(Shard(UNAUGMENTED, number, shard), frozen, Path(folder), progress.advance)
         pooled = [np.load(path)[:, 0] for path in shard_files(Path(folder), UNAUGMENTED, KEPT)]
     return np.concatenate(pooled)
 

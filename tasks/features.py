@@ -9,7 +9,8 @@ python -m tasks.features    (about 300 views a second on two cores; an interrupt
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache, partial
 from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tasks import stage
+from tasks.cluster import map_cluster, scheduler_address
 from tasks.environment import write_environment
 from tasks.feature_store import shard_name
 from tasks.image_table import SPLITS
@@ -44,6 +46,27 @@ class FrozenPart(NamedTuple):
     params: FeaturesParams
 
 
+class Shard(NamedTuple):
+    """A shard of TFRecords, and its number in its split."""
+
+    split: str
+    number: int
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+class Setting(NamedTuple):
+    """What a worker of a cluster prepares its frozen part from: the same that `features` has prepared here."""
+
+    backbone_dir: Path
+    backbone_digest: str  # the folder's content: a worker outlives it
+    params: FeaturesParams
+    image: ImageParams
+    unfrozen_layers: int | float | str
+
+
 def features(
     *,
     tfrecords_dir: Path,
@@ -62,9 +85,21 @@ def features(
     views = sum(count * _views_of(split, params) for split, count in sizes.items())
     key = stage.digest_inputs([params.model_dump(), manifest], tfrecords_dir, backbone_dir)
     with stage.scratch_dir("features", key) as scratch, Progress("features", total=views, unit="views") as progress:
-        for split in SPLITS:
-            for number, shard in enumerate(records.shard_paths(tfrecords_dir, split)):
-                _compute_shard(shard, split, number, frozen, scratch, progress)
+        shards = [
+            Shard(split, number, path.absolute())
+            for split in SPLITS
+            for number, path in enumerate(records.shard_paths(tfrecords_dir, split))
+        ]
+        address = scheduler_address()
+        if address is None:
+            for shard in shards:
+                compute_shard(shard, frozen, scratch, progress.advance)
+        else:
+            chosen = params.model_copy(update={"engine": manifest["engine"], "precision": manifest["precision"]})
+            setting = Setting(backbone_dir.absolute(), manifest["backbone_digest"], chosen, image, unfrozen_layers)
+            compute = partial(compute_on_worker, setting=setting, scratch=scratch.absolute())
+            for computed in map_cluster(compute, shards, address):
+                progress.advance(computed)
         stage.write_json(manifest, scratch / "manifest.json")
         write_environment(scratch)
         with stage.whole_dir(features_dir) as unfinished:
@@ -112,16 +147,32 @@ def _views_of(split: str, params: FeaturesParams) -> int:
     return params.views if split == "train" else 1
 
 
-def _compute_shard(shard: Path, split: str, number: int, frozen: FrozenPart, scratch: Path, progress: Progress) -> None:
-    """Write one shard's arrays; the labels come last and mark it finished."""
+def compute_on_worker(shard: Shard, *, setting: Setting, scratch: Path) -> int:
+    """Compute a shard on a worker of a cluster; return its number of views."""
+    views = [0]
+    compute_shard(shard, _frozen_on_worker(setting), scratch, views.append)
+    return sum(views)
+
+
+@lru_cache(maxsize=1)
+def _frozen_on_worker(setting: Setting) -> FrozenPart:
+    frozen, manifest = prepare(setting.backbone_dir, setting.params, setting.image, setting.unfrozen_layers)
+    if manifest["backbone_digest"] != setting.backbone_digest:
+        raise PawlineError(f"{setting.backbone_dir} holds another backbone on a worker than here: share the folder")
+    return frozen
+
+
+def compute_shard(shard: Shard, frozen: FrozenPart, scratch: Path, advance: Callable[[int], None]) -> None:
+    """Write one shard's arrays; the labels come last and mark it finished. `advance` is told of views done."""
     from tasks import records
 
+    split, number, path = shard
     views = _views_of(split, frozen.params)
     finished = scratch / shard_name(split, number, "labels")
     if finished.exists():
-        progress.advance(len(np.load(finished)) * views)
+        advance(len(np.load(finished)) * views)
         return
-    batches = list(records.read_shard(shard))
+    batches = list(records.read_shard(path))
     labels = np.concatenate([batch.labels for batch in batches])
     pieces = [(view, batch) for view in range(views) for batch in batches]
     engine = frozen.engines.training if split == "train" else frozen.engines.evaluation
@@ -132,11 +183,11 @@ def _compute_shard(shard: Path, split: str, number: int, frozen: FrozenPart, scr
         images = len(outputs["pooled"])
         for kind, values in outputs.items():
             if kind not in arrays:
-                path, shape = scratch / shard_name(split, number, kind), (len(labels), views, *values.shape[1:])
-                arrays[kind] = np.lib.format.open_memmap(path, mode="w+", dtype=values.dtype, shape=shape)
+                out, shape = scratch / shard_name(split, number, kind), (len(labels), views, *values.shape[1:])
+                arrays[kind] = np.lib.format.open_memmap(out, mode="w+", dtype=values.dtype, shape=shape)
             arrays[kind][first : first + images, view] = values
         row += images
-        progress.advance(images)
+        advance(images)
     image_ids = [image_id for batch in batches for image_id in batch.ids]
     np.save(scratch / shard_name(split, number, "ids"), np.array(image_ids, "S64"))
     with stage.whole_file(finished) as unfinished:

@@ -10,16 +10,16 @@ import logging
 import math
 from collections import Counter
 from contextlib import ExitStack
-from functools import cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 
 from tasks import records, stage
+from tasks.cluster import map_chunks
 from tasks.image_table import SPLITS, ImageRow, read_images
 from tasks.images import decode_upright, resize_square
-from tasks.parallel import map_processes
 from tasks.params import ImageParams, load_section
 from tasks.progress import Progress
 from tasks.raw import Chunk, list_chunks, read_chunk
@@ -31,6 +31,13 @@ PNG_OPTIONS = [
     *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_PAETH),
     *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
 ]
+
+
+class ImageTable(NamedTuple):
+    """Where the image table is, and which one: a worker of a cluster outlives it."""
+
+    path: Path
+    sha256: str
 
 
 class EncodedImage(NamedTuple):
@@ -45,11 +52,12 @@ def preprocess(*, raw_dir: Path, images_path: Path, tfrecords_dir: Path, params:
     kept = [row for row in read_images(images_path) if row.status == "kept"]
     labels = sorted({row.label for row in kept})
     counts = Counter(row.split for row in kept)
-    encode = partial(encode_chunk, images_path=images_path, params=params)
+    table = ImageTable(images_path.absolute(), stage.sha256_of(images_path))
+    encode = partial(encode_chunk, table=table, params=params)
     with stage.whole_dir(tfrecords_dir) as unfinished, Progress("preprocess", total=len(kept)) as progress:
         with ExitStack() as stack:
             writers = {split: stack.enter_context(_SplitWriter(unfinished, split, counts[split])) for split in counts}
-            for encoded in map_processes(encode, list_chunks(raw_dir)):
+            for encoded in map_chunks(encode, list_chunks(raw_dir.absolute())):
                 for image in encoded:
                     writers[image.row.split].write(image, labels.index(image.row.label))
                 progress.advance(len(encoded))
@@ -58,9 +66,9 @@ def preprocess(*, raw_dir: Path, images_path: Path, tfrecords_dir: Path, params:
     log.info("preprocess: %s images of %d px (%s) in %s", f"{len(kept):,}", params.size_px, sizes, tfrecords_dir)
 
 
-def encode_chunk(chunk: Chunk, *, images_path: Path, params: ImageParams) -> list[EncodedImage]:
+def encode_chunk(chunk: Chunk, *, table: ImageTable, params: ImageParams) -> list[EncodedImage]:
     """Decode, resize and encode the kept photos of a row group; runs in a worker."""
-    rows = _kept_by_path(images_path)
+    rows = _kept_by_path(table)
     return [
         EncodedImage(rows[record.path], encode_png(record.content, params))
         for record in read_chunk(chunk)
@@ -75,9 +83,9 @@ def encode_png(content: bytes, params: ImageParams) -> bytes:
     return encoded.tobytes()
 
 
-@cache
-def _kept_by_path(images_path: Path) -> dict[str, ImageRow]:
-    return {row.path: row for row in read_images(images_path) if row.status == "kept"}
+@lru_cache(maxsize=1)
+def _kept_by_path(table: ImageTable) -> dict[str, ImageRow]:
+    return {row.path: row for row in read_images(table.path) if row.status == "kept"}
 
 
 class _SplitWriter:

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from tasks import stage
+from tasks.cluster import map_chunks
 from tasks.data_docs import write_data_docs
 from tasks.duplicates import quarantine_conflicts, quarantine_exact_duplicates
 from tasks.expectations import first_failure, run_suites
 from tasks.image_table import SPLITS, ImageRow, write_images
 from tasks.images import judge
 from tasks.overrides import apply_overrides, parse_keep
-from tasks.parallel import map_processes
 from tasks.params import ValidateParams, load_section
 from tasks.progress import Progress
 from tasks.raw import Chunk, list_chunks, read_chunk
@@ -67,7 +67,7 @@ def validate(
 
 def judge_files(raw_dir: Path, params: ValidateParams) -> list[ImageRow]:
     """Decode every file once, in parallel, and return a row for each, sorted by path."""
-    chunks = list_chunks(raw_dir)
+    chunks = list_chunks(raw_dir.absolute())
     if not chunks:
         raise stage.PawlineError(f"{raw_dir} holds no photos: run `dvc repro ingest` first")
     judge_one_chunk = partial(
@@ -78,7 +78,7 @@ def judge_files(raw_dir: Path, params: ValidateParams) -> list[ImageRow]:
     )
     rows: list[ImageRow] = []
     with Progress("validate", total=sum(chunk.records for chunk in chunks)) as progress:
-        for judged in map_processes(judge_one_chunk, chunks):
+        for judged in map_chunks(judge_one_chunk, chunks):
             rows += judged
             progress.advance(len(judged))
     return sorted(rows, key=lambda row: row.path)

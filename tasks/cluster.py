@@ -1,0 +1,195 @@
+"""Map a function over chunks of work, on this machine's processes or on a Dask cluster: results in order.
+
+The cluster is the user's own: `DASK_SCHEDULER_ADDRESS` names its scheduler. Its workers see the project's folder under
+the same path (chunks are paths, not bytes) and have the same Pawline and the same libraries: each is asked before any
+work is sent. A chunk whose worker is lost is done again by another; one that takes several workers with it (Dask's
+`distributed.scheduler.allowed-failures`, 3 unless the scheduler is told otherwise) is an error with its name.
+"""
+
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from tasks.parallel import map_processes
+from tasks.stage import PawlineError, TemporaryError
+
+if TYPE_CHECKING:  # half a second to import, and most runs have no cluster
+    from distributed import Client, Future
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+SCHEDULER = "DASK_SCHEDULER_ADDRESS"
+CONNECT_SECONDS = 10
+CHUNKS_A_THREAD = 2  # under way: one being done, one waiting
+# What the bytes of a stage's outputs depend on.
+LIBRARIES = ("dask", "distributed", "numpy", "opencv-python-headless", "openvino", "pillow", "pyarrow")
+
+
+class Side(NamedTuple):
+    """What must be the same here and on a worker."""
+
+    code: str  # SHA-256 of Pawline's modules that stages use
+    python: str
+    versions: dict[str, str]
+    sees_folder: bool
+
+
+def scheduler_address() -> str | None:
+    """Return the address of the scheduler that stages send their chunks to; None is local processes."""
+    return os.environ.get(SCHEDULER) or None
+
+
+def map_chunks(function: Callable[[T], R], chunks: Iterable[T]) -> Iterator[R]:
+    """Yield `function(chunk)` for each chunk, in order, from the cluster if one is named, or from local processes.
+
+    Args:
+        function: As for `map_cluster` and `map_processes`.
+        chunks: As for both.
+
+    Raises:
+        PawlineError: As both do.
+    """
+    address = scheduler_address()
+    return map_processes(function, chunks) if address is None else map_cluster(function, chunks, address)
+
+
+def map_cluster(function: Callable[[T], R], chunks: Iterable[T], address: str) -> Iterator[R]:
+    """Yield `function(chunk)` for each chunk, in order.
+
+    Args:
+        function: A module-level function, or a `functools.partial` of one, with absolute paths in it.
+        chunks: Small descriptions of work with absolute paths. Their `str` names them when they kill their workers.
+        address: The scheduler's, such as `tcp://10.0.0.5:8786`.
+
+    Raises:
+        TemporaryError: There is no scheduler at the address, or it has no workers.
+        PawlineError: A worker differs from this side, or a chunk was lost with several workers.
+        Exception: Whatever `function` raises.
+    """
+    function = _importable(function)
+    with _connect(address) as client:
+        threads = _check_workers(client, address)
+        waiting: Iterator[T] = iter(chunks)
+        pending: deque[tuple[T, Future]] = deque()
+        while True:
+            for chunk in islice(waiting, CHUNKS_A_THREAD * threads - len(pending)):
+                pending.append((chunk, client.submit(function, chunk, pure=False)))
+            if not pending:
+                return
+            yield _result(*pending[0])
+            pending.popleft()
+
+
+def _result(chunk: T, future: "Future") -> Any:  # noqa: ANN401 - whatever the function returns
+    from concurrent.futures import CancelledError
+
+    from distributed import KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker as error:
+        raise PawlineError(
+            f"{error.allowed_failures + 1} workers died one after the other while they worked on {chunk}: if memory "
+            "ran out, give them more and run again, otherwise a file in there crashes its decoder"
+        ) from None
+    except CancelledError:
+        raise TemporaryError(f"the cluster forgot {chunk}: its scheduler has ended; run again") from None
+
+
+@contextmanager
+def _connect(address: str) -> Iterator["Client"]:
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "error")  # read when it is imported
+    from distributed import Client
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        why = str(error).splitlines()[0].rstrip(".") or type(error).__name__
+        raise TemporaryError(
+            f"no Dask scheduler at {address} ({why}): start it, or unset {SCHEDULER} to work on this machine"
+        ) from None
+    try:
+        yield client
+    finally:
+        client.close(timeout=1)
+
+
+def _check_workers(client: "Client", address: str) -> int:
+    """Compare every worker with this side; return how many threads they have together."""
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    if not workers:
+        raise TemporaryError(f"the Dask scheduler at {address} has no workers: start some (`dask worker {address}`)")
+    here = describe_side(str(Path.cwd()))
+    answers = client.run(describe_side, str(Path.cwd()), on_error="return")
+    for worker, there in sorted(answers.items()):
+        difference = _difference(here, there)
+        if difference:
+            raise PawlineError(f"the Dask worker at {worker} {difference}")
+    return sum(worker["nthreads"] for worker in workers.values())
+
+
+def _difference(here: Side, there: Side | BaseException) -> str:
+    if isinstance(there, ModuleNotFoundError):
+        return f"has no module {there.name}: install this version of Pawline there, from its lock file"
+    if isinstance(there, BaseException):
+        return f"could not say what it has: {type(there).__name__}: {there}"
+    if not there.sees_folder:
+        return f"does not see {Path.cwd()}: share the project's folder under the same path"
+    if there.python != here.python:
+        return f"runs Python {there.python}, and here is {here.python}: use the same there"
+    for name, version in here.versions.items():
+        if there.versions[name] != version:
+            has = there.versions[name] or "none"
+            return f"has {name} {has}, and here is {version}: install the same lock file there"
+    if there.code != here.code:
+        return "has another version of Pawline's code: install the same there, and restart it"
+    return ""
+
+
+def describe_side(folder: str) -> Side:
+    """Describe the process that this runs in; `folder` is the project's."""
+    return Side(_code_digest(), sys.version.split()[0], {name: _version(name) for name in LIBRARIES}, _sees(folder))
+
+
+def _sees(folder: str) -> bool:
+    return Path(folder).is_dir()
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+@functools.cache
+def _code_digest() -> str:
+    """Read once: a worker goes on with the code that it has loaded."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _importable(function: Callable[[T], R]) -> Callable[[T], R]:
+    """Return a stage's function by its module's name: run by `python -m`, that module is `__main__` here only."""
+    if isinstance(function, functools.partial):
+        return functools.partial(_importable(function.func), *function.args, **function.keywords)
+    spec = sys.modules[function.__module__].__spec__
+    if function.__module__ != "__main__" or spec is None:
+        return function
+    found: Callable[[T], R] = getattr(importlib.import_module(spec.name), function.__name__)
+    return found
