@@ -20,7 +20,7 @@ import numpy as np
 from tasks import stage
 from tasks.cluster import map_cluster, scheduler_address
 from tasks.environment import write_environment
-from tasks.feature_store import shard_name
+from tasks.feature_store import quantize, range_of, shard_name
 from tasks.image_table import SPLITS
 from tasks.params import FeaturesParams, ImageParams, UnfreezeParams, load_part, load_section
 from tasks.progress import Progress
@@ -178,7 +178,8 @@ def compute_shard(shard: Shard, frozen: FrozenPart, scratch: Path, advance: Call
     engine = frozen.engines.training if split == "train" else frozen.engines.evaluation
     arrays: dict[str, np.ndarray] = {}
     row = 0
-    for outputs in _run(engine, frozen, (_view_of(batch, split, view, frozen.params) for view, batch in pieces)):
+    images_in_order = (_view_of(batch, split, view, frozen.params) for view, batch in pieces)
+    for outputs in _run(engine, frozen, images_in_order, rounded=split == "train"):
         view, first = divmod(row, len(labels))
         images = len(outputs["pooled"])
         for kind, values in outputs.items():
@@ -194,11 +195,15 @@ def compute_shard(shard: Shard, frozen: FrozenPart, scratch: Path, advance: Call
         np.save(unfinished, labels)
 
 
-def _run(engine: "Engine", frozen: FrozenPart, batches: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+def _run(
+    engine: "Engine", frozen: FrozenPart, batches: Iterable[np.ndarray], *, rounded: bool
+) -> Iterator[dict[str, np.ndarray]]:
     """Yield what is stored of each batch: the pooled vectors and, where stage 2 needs one, the boundary tensor."""
     batches, images = tee(batches)
     for outputs, images_of_batch in zip(engine.run(batches), images, strict=True):
-        if "boundary" in outputs:
+        if "boundary" in outputs and rounded:
+            outputs["boundary"], outputs[range_of("boundary")] = quantize(outputs["boundary"])
+        elif "boundary" in outputs:
             outputs["boundary"] = _to_float16(outputs["boundary"])
         elif frozen.boundary is not None:  # the image itself
             outputs["boundary"] = images_of_batch

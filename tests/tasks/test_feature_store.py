@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from tasks.feature_store import FeatureSplit, read_ids, shard_files, shard_name
+from tasks.feature_store import FeatureSplit, dequantize, quantize, range_of, read_ids, shard_files, shard_name
 
 
 def test_rows_across_shards(tmp_path: Path) -> None:
@@ -36,3 +37,36 @@ def test_ids_across_shards(tmp_path: Path) -> None:
     np.save(tmp_path / shard_name("val", 0, "ids"), np.array(ids[:3], "S64"))
     assert read_ids(tmp_path, "val") == ids
     assert read_ids(tmp_path, "test") == []
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 7, 4), (5, 3)])
+def test_no_value_moves_by_more_than_half_a_level(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    tensors = (rng.normal(size=shape) * 10.0 ** rng.integers(-3, 6, shape[-1])).astype(np.float32).clip(-2, None)
+    tensors[0, ..., 0] = 5  # a channel that is the same everywhere
+    levels, ranges = quantize(tensors)
+    assert (str(levels.dtype), levels.shape) == ("uint8", shape)
+    assert (str(ranges.dtype), ranges.shape) == ("float32", (5, 2, shape[-1]))
+    back = dequantize(levels, ranges)
+    assert back.dtype == np.float32
+    inner = tuple(range(1, len(shape) - 1))
+    low, high = tensors.min(axis=inner, keepdims=True), tensors.max(axis=inner, keepdims=True)
+    assert (np.abs(back - tensors) <= (high - low) / 510 * 1.001 + 1e-6 * np.abs(high)).all()
+    assert np.array_equal(back[tensors == low], tensors[tensors == low])
+
+
+def test_rounded_rows_across_shards(tmp_path: Path) -> None:
+    tensors = np.random.default_rng(0).normal(size=(5, 2, 4, 4, 3)).astype(np.float32)
+    for number, rows in enumerate((slice(0, 2), slice(2, 5))):
+        for kind, values in zip(("boundary", range_of("boundary")), _by_view(tensors[rows]), strict=True):
+            np.save(tmp_path / shard_name("train", number, kind), values)
+        np.save(tmp_path / shard_name("train", number, "labels"), np.zeros(len(tensors[rows]), np.int64))
+    split = FeatureSplit(tmp_path, "train", "boundary")
+    order = np.array([4, 0, 2])
+    for view in (0, 1):
+        assert np.array_equal(split.rows(order, view), dequantize(*quantize(tensors[order, view])))
+
+
+def _by_view(tensors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    views = [quantize(tensors[:, view]) for view in range(tensors.shape[1])]
+    return np.stack([levels for levels, _ in views], axis=1), np.stack([ranges for _, ranges in views], axis=1)

@@ -47,7 +47,7 @@ def test_what_is_stored(small_run: Run) -> None:
         assert pooled.rows(everything, 0).shape == (sizes[split], 1280)
         assert pooled.rows(everything, 0).dtype == np.float32
         assert boundary.rows(everything, 0).shape == (sizes[split], 3, 3, 160)
-        assert boundary.rows(everything, 0).dtype == np.float16
+        assert boundary.rows(everything, 0).dtype == (np.float32 if split == "train" else np.float16)
     assert {path.suffix for path in small_run.features_dir.iterdir()} == {".npy", ".json"}
 
 
@@ -95,6 +95,20 @@ def test_a_killed_run_carries_on_and_ends_with_the_same_bytes(
     assert len(computed) == 2  # of three shards: the one whose labels had not left is not computed again
     assert contents(workdir / "features") == contents(small_run.features_dir)
     assert not (workdir / ".pawline").exists()
+
+
+def test_training_views_are_rounded_to_256_levels(small_run: Run, workdir: Path) -> None:
+    unchanged = {"flip": False} | dict.fromkeys(("rotation_degrees", "zoom", "shift", "shear_degrees", "contrast"), 0.0)
+    plain = changed(FEATURES, views=1, augment=FEATURES.augment.model_dump() | unchanged)
+    make_features(small_run, workdir / "features", plain, UNFROZEN_LAYERS)
+    images = images_of(small_run, "train").images
+    frozen, _ = features_module.prepare(small_run.backbone_dir, plain, IMAGE, UNFROZEN_LAYERS)
+    batches = (images[start : start + 8] for start in range(0, len(images), 8))
+    exact = np.concatenate([outputs["boundary"] for outputs in frozen.engines.training.run(batches)])
+    rounded = FeatureSplit(workdir / "features", "train", "boundary").rows(np.arange(len(images)), 0)
+    span = exact.max(axis=(1, 2), keepdims=True) - exact.min(axis=(1, 2), keepdims=True)
+    assert (np.abs(rounded - exact) <= span / 509).all()
+    assert not np.array_equal(rounded, exact)
 
 
 def test_maximum_pooling(small_run: Run, workdir: Path) -> None:
