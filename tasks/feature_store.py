@@ -19,7 +19,7 @@ from tasks import stage
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
-HIGHEST_LEVEL = np.float32(255)
+HIGHEST_LEVEL = 255
 
 
 def quantize(tensors: Floats) -> tuple[npt.NDArray[np.uint8], Floats]:
@@ -40,8 +40,7 @@ def dequantize(levels: npt.NDArray[np.uint8], ranges: Floats) -> Floats:
     """Return the tensors that `quantize` rounded, float32."""
     shape = (len(levels), *(1,) * (levels.ndim - 2), levels.shape[-1])
     low, high = ranges[:, 0].reshape(shape), ranges[:, 1].reshape(shape)
-    tensors: Floats = levels.astype(np.float32) * ((high - low) / HIGHEST_LEVEL) + low
-    return tensors
+    return np.asarray(levels * ((high - low) / HIGHEST_LEVEL) + low, np.float32)
 
 
 class FeatureSplit:
