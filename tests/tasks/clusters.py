@@ -64,7 +64,7 @@ class Cluster:
             process.wait(PATIENCE_SECONDS)
 
     def _start(self, kind: str, *arguments: str, code: Path = ROOT) -> "subprocess.Popen[bytes]":
-        program = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *arguments, "--host", "127.0.0.1"]
+        program = [str(Path(sys.executable).with_name("dask")), kind, *arguments, "--host", "127.0.0.1"]
         environment = os.environ | {"PYTHONPATH": str(code), "DASK_LOGGING__DISTRIBUTED": "critical"}
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         return subprocess.Popen(program, cwd=self.folder, env=environment, **quiet)

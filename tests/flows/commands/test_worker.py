@@ -3,12 +3,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+import requests
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 
 from flows import deployments
+from flows.liveness import POOL
 from tests.flows.conftest import processes_in
 from tests.flows.served import Served, state_of, wait_for
 
@@ -27,6 +29,14 @@ def at_work(served: Served) -> Iterator["subprocess.Popen[str]"]:
             worker.communicate(timeout=50)
         finally:
             worker.kill()
+            forget_workers(served)
+
+
+def forget_workers(served: Served) -> None:
+    """Have the server forget workers that ended: for a minute it takes them for alive, which other tests would see."""
+    pool = f"{served.address}/api/work_pools/{POOL}/workers"
+    for worker in requests.post(f"{pool}/filter", json={}, timeout=30).json():
+        requests.delete(f"{pool}/{worker['name']}", timeout=30).raise_for_status()
 
 
 def running(client: SyncPrefectClient, deployment: DeploymentResponse) -> list[FlowRun]:
