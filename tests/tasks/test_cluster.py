@@ -24,7 +24,7 @@ from tasks.validate import validate
 from tests.conftest import ROOT
 from tests.tasks.clusters import Cluster, running
 from tests.tasks.conftest import DATA, FEATURES, IMAGE, PARAMS, VALIDATE, Run, changed
-from tests.tasks.test_parallel import fail_on_three, square_late
+from tests.tasks.test_parallel import die_on_three, fail_on_three, square_late
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +36,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def square_slowly(number: int) -> int:
     time.sleep(0.1)
     return number**2
-
-
-def die_on_three(number: int) -> int:
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
 
 
 def test_results_come_in_order(cluster: Cluster) -> None:
