@@ -2,10 +2,11 @@
 # make test    sets everything up and runs the tests
 # make check   linters and types      make bench   frozen features against Keras
 # make lock    pins the dependencies anew (needs uv)
+# make image-check  the Dockerfile's steps in a plain folder, minutes
 # make performance  every part against its alternatives, hours (docs/performance.md)
 # make seed-table   Pawline against plain Keras on the seed recipes, hours (docs/seed-systems.md)
 
-.PHONY: repro test check bench performance seed-table lock setup
+.PHONY: repro test check bench image-check performance seed-table lock setup
 .DEFAULT_GOAL := repro
 
 # The first Python that fits; `make PYTHON=/path/to/python3.12 repro` chooses another.
@@ -24,10 +25,13 @@ test: setup
 	@pytest
 
 check: setup
-	@ruff check . && ruff format --check . && mypy
+	@ruff check . && ruff format --check . && mypy && hadolint Dockerfile
 
 bench: setup
 	@python -m benchmarks.features
+
+image-check: setup
+	@folder=$$(mktemp -d) && python -m tests.image_steps $$folder; code=$$?; rm -rf $$folder; exit $$code
 
 performance: setup
 	@python -m benchmarks.run_all

@@ -11,7 +11,6 @@ both outputs and its `predict` on a `tf.data` pipeline, in a process of its own 
 A note says how well the pooled vectors agree: the smallest cosine of an image.
 """
 
-import math
 import multiprocessing
 import os
 import tempfile
@@ -54,10 +53,14 @@ def choose_shards(tfrecords_dir: Path, images: int) -> tuple[Path, ...]:
     """Return the first shards of the training split that hold at least so many images, or all there are."""
     from tasks import records
 
-    shards = records.shard_paths(tfrecords_dir, "train")
-    if not shards:
+    chosen: list[Path] = []
+    for shard in records.shard_paths(tfrecords_dir, "train"):
+        if images > 0:
+            chosen.append(shard)
+            images -= sum(1 for _ in records.scan_shard(shard))
+    if not chosen:
         raise PawlineError(f"{tfrecords_dir} holds no TFRecords: run `make repro` first")
-    return tuple(shards[: math.ceil(images / records.IMAGES_PER_SHARD)])
+    return tuple(chosen)
 
 
 def image_size(shard: Path) -> int:
@@ -93,13 +96,16 @@ def prepare(
 def compute(shards: tuple[Path, ...], frozen: "FrozenPart") -> np.ndarray:
     """Compute and store the features of some shards as the stage does; return the pooled vectors."""
     from tasks.features import Shard, compute_shard
+    from tasks.older_features import OlderFeatures
+    from tasks.reuse import Finished
 
     with (
         tempfile.TemporaryDirectory(prefix="pawline-features-") as folder,
         Progress("features", total=None) as progress,
     ):
         for number, shard in enumerate(shards):
-            compute_shard(Shard(UNAUGMENTED, number, shard), frozen, Path(folder), progress.advance)
+            numbered = Shard(UNAUGMENTED, number, shard, digest="")
+            compute_shard(numbered, frozen, OlderFeatures(Finished({}, {})), Path(folder), progress.advance)
         pooled = [np.load(path)[:, 0] for path in shard_files(Path(folder), UNAUGMENTED, KEPT)]
     return np.concatenate(pooled)
 

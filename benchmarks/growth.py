@@ -11,7 +11,7 @@ soon as it is measured, and a size that is there with the same settings is not m
     seconds    of the command, from start to end, imports included
     CPU        seconds of all its processes
     memory     the most that all its processes together hold and the system cannot drop: anonymous and shared memory,
-               looked at 20 times a second; the processes of a stage have none of it in common
+               looked at 50 times a second; the processes of a stage have none of it in common
     resident   the same with the pages of mapped files, which the system drops when memory is short; libraries count
                once for each process
     outputs    bytes of the stage's outputs; what DVC's cache keeps of them is worked out, and not written
@@ -43,7 +43,7 @@ from tasks import stage
 from tasks.progress import Progress
 
 KEY = "growth"
-LOOKS_PER_SECOND = 20
+LOOKS_PER_SECOND = 50
 MEMORY_FIELDS = ("RssAnon", "RssShmem", "VmRSS")
 MOST_EXPONENT = 1.05
 MOST_GROWTH = 0.10  # of memory, from the smallest size to the largest

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import commands, growth, rounds, where
+from benchmarks import commands, growth, new_photos, rounds, where
 from benchmarks.rounds import Result
 
 INTRODUCTION = """\
@@ -58,6 +58,12 @@ What the main process was doing a hundred times a second (`benchmarks/where.py`;
 for each stage). `map_processes` waits for worker processes. The disk alone: the bytes of the stage's inputs and outputs
 at the rates of this machine's disk.
 """
+NEW_PHOTOS = """\
+## What new photos cost
+
+A run on many photos of original size, then one on a few more (`benchmarks/new_photos.py`): each stage by itself,
+without DVC, imports included. docs/architecture.md says what the second run takes over.
+"""
 STARTING = """\
 ## What it costs to start a command
 
@@ -74,6 +80,10 @@ def render(figures: Mapping[str, Any], page: str) -> str:
         parts.append("\n".join(_notes(comparisons)) + "\n")
     if growth.KEY in figures:
         parts += _growth(figures[growth.KEY])
+    grown = [figures[key] for key in new_photos.KEYS.values() if key in figures]
+    if grown:
+        parts.append(NEW_PHOTOS)
+        parts += ["\n".join(_new_photos(found)) + "\n" for found in grown]
     if where.KEY in figures:
         parts.append(WHERE)
         parts.append("\n".join(_where(figures[where.KEY])) + "\n")
@@ -135,6 +145,17 @@ def _growth(found: growth.Growth) -> Iterator[str]:
     ]
     yield "\n".join(["| photos | outputs | DVC's cache |", "|---|---|---|", *rows]) + "\n"
     yield TRADE
+
+
+def _new_photos(found: new_photos.NewPhotos) -> Iterator[str]:
+    yield f"| stage | {found['images']:,} photos | {found['more']:,} more, {found['where']} them |"
+    yield "|---|---|---|"
+    for name in new_photos.STAGES:
+        yield f"| {name} | {found['first'][name]:.1f} s | {found['second'][name]:.1f} s |"
+    share, most = new_photos.share(found), new_photos.MOST
+    verdict = f"at most {most:.0%}" if share <= most else f"at most {most:.0%}, **missed**"
+    yield ""
+    yield f"{', '.join(new_photos.JUDGED)}: {share:.1%} of the first run's time (bar: {verdict})."
 
 
 def _where(found: Mapping[str, Any]) -> Iterator[str]:

@@ -50,6 +50,16 @@ def repeat_archive(archive_path: Path, count: int, out: Path) -> Path:
     return out
 
 
+def append_photos(archive_path: Path, more: int, out: Path) -> None:
+    """Add photos of an archive, at most all, to a zip of repeated ones: other bytes, behind the others of a class."""
+    chosen = [path for path, copies in _share_out(_jpeg_paths(archive_path), more, archive_path).items() if copies]
+    with zipfile.ZipFile(out, "a") as zipped:
+        for entry in archive.entries(archive_path):
+            if entry.path in chosen:
+                folder, slash, name = entry.path.rpartition("/")
+                zipped.writestr(f"{folder}{slash}zz-new-{name}", add_comment(entry.read(), "new"))
+
+
 def count_files(zip_path: Path) -> int:
     """Return how many files a zip holds; 0 if there is none."""
     if not zip_path.exists():

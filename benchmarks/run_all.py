@@ -33,9 +33,12 @@ COMPARISONS: dict[str, list[list[str]]] = {
     "tfrecords": [["tfrecords"]],
     "whole": [["whole"], ["whole", "--files", str(REPEATED_FILES), "--seeds", "1", "--head-rounds", "1"]],
     "nothing": [["nothing"]],
+    "new_photos": [["new_photos"], ["new_photos", "--among"]],
     "where": [["where"]],
     "commands": [["commands"]],
     "growth": [["growth"]],
+    "leading": [["leading"]],
+    "simulate": [["simulate", "--check"]],
 }
 
 

@@ -80,14 +80,17 @@ class Ours:
         self.split = StoredSplit(run.features_dir, indices)
         steps = math.ceil(len(self.split) / self._params.batch_size)
         optimization.compile_model(self.model, self._params, output=output, steps_per_epoch=steps)
+        self._output = output
         self._read_rate = optimization.learning_rate_reader(self.model)
         self.losses: list[float] = []
 
     def train_epoch(self) -> None:
         """Train the next epoch and keep its mean loss."""
-        from tasks.training import _train_epoch
+        from tasks.training import _steps, _train_epoch
 
-        rows = _train_epoch(self.model, self.split, self._params, len(self.losses), self._read_rate, "stage 2")
+        steps = _steps(self.model, self.model, self._output, None)
+        units, epoch = self.model.output_shape[-1], len(self.losses)
+        rows = _train_epoch(steps, units, self.split, self._params, epoch, self._read_rate, "stage 2")
         images = [row["images"] for row in rows]
         self.losses.append(float(np.average([row["loss"] for row in rows], weights=images)))
 

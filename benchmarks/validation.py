@@ -26,7 +26,8 @@ from typing import NamedTuple
 from PIL import Image, ImageStat
 
 from benchmarks.rounds import Result, add_options, compare, report
-from tasks.duplicates import near_duplicate_groups
+from tasks.close_hashes import find_close_pairs
+from tasks.duplicates import hashes_of, near_duplicate_groups
 from tasks.image_table import ImageRow
 from tasks.images import judge
 from tasks.parallel import available_processors, map_processes
@@ -35,7 +36,8 @@ from tasks.raw import Chunk, RawRecord, list_chunks, read_chunk, write_shards
 from tasks.sources import archive
 from tasks.sources.layout import find_layout, left_out
 from tasks.stage import PawlineError
-from tasks.validate import decide, judge_files
+from tasks.validate import decide, examine
+from tasks.verdicts import NOTHING
 
 # What cleanvision calls our exact duplicates, photos that look the same, `blank` and `too_small`.
 CLEANVISION_ISSUES = ("exact_duplicates", "near_duplicates", "low_information", "odd_size")
@@ -119,13 +121,17 @@ def prepare(archive_path: Path, images: int | None, folder: Path, params: Valida
 
 def scan(photos: Photos, params: ValidateParams) -> list[ImageRow]:
     """Validate as the stage does, up to where Great Expectations comes in."""
-    return decide(judge_files(photos.raw_dir, params), params)
+    files, _, pairs = examine(photos.raw_dir, params, NOTHING)
+    return decide(files, params, pairs)
 
 
 def count_findings(rows: list[ImageRow], params: ValidateParams) -> Findings:
     """Count what our rows say, as the other sides count it."""
     reasons = Counter(row.reason for row in rows)
-    groups = near_duplicate_groups(rows, max_bits=params.near_duplicate_bits)
+    pairs = find_close_pairs(
+        hashes_of(rows), max_bits=params.near_duplicate_bits, known=NOTHING.hashes, known_pairs=NOTHING.pairs
+    )
+    groups = near_duplicate_groups(rows, pairs)
     return Findings(
         duplicates=_not_alone(row.id for row in rows),
         alike=sum(len(group) for group in groups if len(group) > 1),

@@ -57,6 +57,11 @@ def publish_verdict(markdown: str) -> None:
     create_markdown_artifact(markdown=markdown, key="gate", description="Champion against challenger")
 
 
+def publish_push(markdown: str) -> None:
+    """Say what became of copying a new champion's files to the default remote."""
+    create_markdown_artifact(markdown=markdown, key="push", description="The champion's files on the default remote")
+
+
 def compare_metrics(before: Metrics, after: Metrics) -> list[dict[str, Any]]:
     """Return a row a figure: now, before, and the difference."""
     rows = []

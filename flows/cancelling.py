@@ -1,4 +1,4 @@
-"""Runs that somebody cancels in Prefect while no worker watches over them: they ask for their own state."""
+"""Runs that somebody ends in Prefect while no worker watches over them: they ask for their own state."""
 
 import contextvars
 import threading
@@ -19,16 +19,16 @@ SECONDS_BETWEEN_LOOKS = 2.0
 
 @contextmanager
 def stoppable() -> Iterator[StageProcesses]:
-    """Yield the processes of the flow run: they are stopped when the block ends, or the run is cancelled in Prefect.
+    """Yield the processes of the flow run: they are stopped when the block ends, or the run is ended in Prefect.
 
     Raises:
-        StoppedError: It was cancelled.
+        StoppedError: It was cancelled, or set to another final state because it was thought dead.
     """
     processes, over, runs = StageProcesses(), threading.Event(), _own_runs()
 
     def watch() -> None:
         while not over.wait(SECONDS_BETWEEN_LOOKS):
-            if _is_cancelled(runs):
+            if _is_ended(runs):
                 processes.stop()
 
     # In a copy of the context, which knows the server.
@@ -36,7 +36,7 @@ def stoppable() -> Iterator[StageProcesses]:
     watcher.start()
     try:
         yield processes
-        if _is_cancelled(runs):  # since the last look
+        if _is_ended(runs):  # since the last look
             raise StoppedError
     finally:
         over.set()
@@ -44,8 +44,8 @@ def stoppable() -> Iterator[StageProcesses]:
 
 
 def check() -> None:
-    """Raise a StoppedError if the flow run was cancelled in Prefect."""
-    if _is_cancelled(_own_runs()):
+    """Raise a StoppedError if the flow run was ended in Prefect."""
+    if _is_ended(_own_runs()):
         raise StoppedError
 
 
@@ -63,14 +63,14 @@ def check_now_and_then() -> Callable[[], None]:
 
 
 def _own_runs() -> set[UUID]:
-    """Return the flow run and the one that it is part of, with which it is cancelled."""
+    """Return the flow run and the one that it is part of, with which it ends."""
     return {UUID(str(run)) for run in (flow_run.id, flow_run.root_flow_run_id)}
 
 
-def _is_cancelled(runs: set[UUID]) -> bool:
-    """Ask the server whether somebody cancelled one of the flow runs; a server that is away says nothing."""
+def _is_ended(runs: set[UUID]) -> bool:
+    """Ask the server whether somebody ended one of the flow runs; a server that is away says nothing."""
     own_client = get_client(sync_client=True, httpx_settings={"timeout": 5.0})  # not the flow's, in use elsewhere
     with suppress(httpx.HTTPError, ObjectNotFound), own_client as client:
         states = [client.read_flow_run(run).state for run in runs]
-        return any(state is not None and (state.is_cancelling() or state.is_cancelled()) for state in states)
+        return any(state is not None and (state.is_cancelling() or state.is_final()) for state in states)
     return False

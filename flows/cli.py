@@ -22,6 +22,7 @@ from flows.commands import (
     pipeline,
     predict,
     push,
+    remote,
     report,
     retrain,
     schedule,
@@ -77,6 +78,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, command in COMMANDS.items():
     app.command(name=name)(command)
+app.add_typer(remote.app, name="remote")
 
 
 def main() -> None:

@@ -79,26 +79,39 @@ def deploy(client: "SyncPrefectClient", name: str) -> "DeploymentResponse":
         PawlineError: Prefect refuses it.
     """
     make_pool(client)
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--name", name]
-    done = subprocess.run(  # noqa: S603 - an argument list of our own, no shell
-        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-    )
+    said = run_deploy("--name", name)
     deployment = find(client, name)
-    if done.returncode != 0 or deployment is None:
-        said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        raise PawlineError(f"`prefect deploy --name {name}` failed: {said[-1] if said else 'no output'}")
+    if deployment is None:
+        raise PawlineError(f"`prefect deploy --name {name}` failed: {said}")
     return deployment
 
 
-def make_pool(client: "SyncPrefectClient") -> None:
-    """Make the process work pool of prefect.yaml, if there is none yet."""
+def run_deploy(*arguments: str) -> str:
+    """Run `prefect deploy`, and return the last line of what it said.
+
+    Raises:
+        PawlineError: It failed.
+    """
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", *arguments]
+    done = subprocess.run(  # noqa: S603 - an argument list of our own, no shell
+        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    said = lines[-1] if lines else "no output"
+    if done.returncode != 0:
+        raise PawlineError(f"`prefect deploy {' '.join(arguments)}` failed: {said}")
+    return said
+
+
+def make_pool(client: "SyncPrefectClient", name: str = POOL) -> None:
+    """Make a process work pool, if there is no pool of that name yet; that of prefect.yaml, unless told otherwise."""
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists
     from prefect.workers.process import ProcessWorker
 
     template = ProcessWorker.get_default_base_job_template()
     try:
-        client.create_work_pool(WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template))
+        client.create_work_pool(WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template))
     except ObjectAlreadyExists:
         return
 
@@ -190,11 +203,11 @@ def make_up(client: "SyncPrefectClient") -> list[str]:
     return said
 
 
-def workers(client: "SyncPrefectClient") -> list[str]:
-    """Return the names of the workers that are at work for our pool."""
-    if not any(pool.name == POOL for pool in client.read_work_pools()):
+def workers(client: "SyncPrefectClient", pool: str = POOL) -> list[str]:
+    """Return the names of the workers that are at work for a pool; ours, unless told otherwise."""
+    if not any(known.name == pool for known in client.read_work_pools()):
         return []
-    found = client.read_workers_for_work_pool(POOL)
+    found = client.read_workers_for_work_pool(pool)
     return [worker.name for worker in found if worker.status == "ONLINE"]
 
 

@@ -15,19 +15,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
-from pydantic import Field
 
+from flows import policy
+from flows.policy import Policy, Resources
 from flows.stage_process import StageProcesses
-from tasks.params_file import Section, checked
 from tasks.stage import TEMPORARY_FAILURE, PawlineError, TemporaryError
 
 LOCK_PATH = Path(".dvc/tmp/pawline.lock")  # beside DVC's own locks, ignored by git
+GUEST_LOCK_PATH = Path(".dvc/tmp/pawline-guests.lock")  # of the stages that were handed over to a work pool
 SECONDS_BETWEEN_LOOKS = 0.2  # at a lock that another run holds
 STAGE_ERROR, DVC_ERROR = "error: ", "ERROR: "  # how a stage and DVC begin the line that says why they failed
 # A run in the background of a shell script ignores the interrupt signal, and so would DVC; stopping begins with it.
@@ -53,23 +53,15 @@ _in_this_process = threading.Lock()  # between two threads, DVC's own lock would
 logger = logging.getLogger(__name__)
 
 
-class Policy(Section):
-    """How a stage is run: its `meta: {prefect: ...}` in dvc.yaml."""
-
-    retries: int = Field(default=0, ge=0, le=10, description="tries after one that failed for a passing reason")
-    # Prefect sleeps through a pause: a cancelled run would have to wait for its end.
-    retry_delay_seconds: float = Field(default=5.0, gt=0, le=10, description="before the first; then twice that")
-    timeout_seconds: float | None = Field(default=None, gt=0, description="a try that takes longer is stopped")
-
-
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage of the graph: its name, what it is for, the stages it needs, and how it is run."""
+    """A stage of the graph: its name, what it is for, the stages it needs, how it is run, and what it gets for that."""
 
     name: str
     desc: str
     needs: tuple[str, ...]
     policy: Policy
+    resources: Resources
 
 
 def plan(targets: Sequence[str] = ()) -> list[PlannedStage]:
@@ -93,7 +85,7 @@ def plan(targets: Sequence[str] = ()) -> list[PlannedStage]:
                 stage.addressing,
                 stage.desc or "",
                 tuple(sorted(needed.addressing for needed in graph.successors(stage))),
-                _policy(stage.addressing, stage.meta),
+                *policy.read(stage.addressing, stage.meta),
             )
             for stage in plan_repro(graph, wanted)
         ]
@@ -149,22 +141,26 @@ def only_run(processes: StageProcesses | None = None) -> Iterator[int]:
         The lock's file descriptor. A process that inherits it holds the lock too, so that a `dvc repro` whose parent
         was killed keeps others waiting until it ends.
     """
-    with hold_lock(LOCK_PATH, processes.check if processes else lambda: None) as lock_fd:
+    check = processes.check if processes else lambda: None
+    with hold_lock(LOCK_PATH, check) as lock_fd:
+        with hold_lock(GUEST_LOCK_PATH, check):  # a stage in a work pool may outlive its run for a moment
+            pass
         yield lock_fd
 
 
 @contextmanager
-def hold_lock(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[int]:
+def hold_lock(path: Path, check: Callable[[], None] = lambda: None, *, shared: bool = False) -> Iterator[int]:
     """Hold a lock file, after whoever holds it now; yield its file descriptor.
 
     Args:
         path: The file.
         check: Is called while it waits, and may raise to end that.
+        shared: Hold it together with others who do so.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
+    with path.open("w+") as lock:  # NFS gives a shared lock on what can be read only
         waiting = False
-        while not _try_lock(lock.fileno()):
+        while not _try_lock(lock.fileno(), fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
             if not waiting:
                 logger.info("another pawline run is at work in this project: waiting for it to end")
             waiting = True
@@ -263,14 +259,9 @@ def _killed(killer: signal.Signals) -> str:
     return f"killed by signal {killer:d} ({killer.name}); {why}the next run carries on from here"
 
 
-def _policy(stage: str, meta: Any) -> Policy:  # noqa: ANN401 - any YAML value
-    values = meta.get("prefect", {}) if isinstance(meta, dict) else {}
-    return checked(Policy, values, Path("dvc.yaml"), prefix=f"stages.{stage}.meta.prefect.")
-
-
-def _try_lock(file_descriptor: int) -> bool:
+def _try_lock(file_descriptor: int, kind: int) -> bool:
     try:
-        fcntl.flock(file_descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file_descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -7,10 +7,9 @@ that is always on, and minutes of silence before they tell the same.
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,12 +40,16 @@ class Note:
         name: Its name.
         pid: The process.
         started: When the process started, in seconds since 1970.
+        machine: Where: a folder may be shared by machines, and by containers, which have the same process ids.
+        part_of: The flow run that handed a stage over, and with which it ends.
     """
 
     run: str
     name: str
     pid: int
     started: float
+    machine: str = field(default_factory=server.machine)
+    part_of: str | None = None
 
     @property
     def is_alive(self) -> bool:
@@ -55,15 +58,21 @@ class Note:
 
 
 @contextmanager
-def noted() -> Iterator[None]:
-    """Note that this process runs the current flow run, until the block ends."""
+def noted(*, handed_over: bool = False) -> Iterator[None]:
+    """Note that this process runs the current flow run, until the block ends.
+
+    Args:
+        handed_over: It is part of a run of another process.
+    """
     from prefect.runtime import flow_run
 
-    if flow_run.id is None or flow_run.parent_flow_run_id is not None:  # a subflow ends with the run it is part of
+    parent = flow_run.parent_flow_run_id
+    if flow_run.id is None or (parent is not None and not handed_over):  # a subflow ends with the run it is part of
         yield
         return
     path = _folder() / f"{flow_run.id}.json"
-    note = Note(str(flow_run.id), str(flow_run.name), os.getpid(), psutil.Process().create_time())
+    process = psutil.Process()
+    note = Note(str(flow_run.id), str(flow_run.name), process.pid, process.create_time(), part_of=parent)
     server.write_json(path, asdict(note))
     try:
         yield
@@ -72,7 +81,7 @@ def noted() -> Iterator[None]:
 
 
 def notes() -> list[Note]:
-    """Return the runs that were noted and have not ended in good order, dead or alive.
+    """Return the runs that were noted on this machine and have not ended in good order, dead or alive.
 
     A note that cannot be read is removed: a power cut has damaged it, or another version wrote it.
     """
@@ -84,7 +93,7 @@ def notes() -> list[Note]:
             continue
         except (ValueError, TypeError):
             path.unlink(missing_ok=True)
-    return found
+    return [note for note in found if note.machine == server.machine()]
 
 
 def end_dead_runs() -> list[str]:
@@ -137,7 +146,7 @@ def _end(client: "SyncPrefectClient", run: "FlowRun", why: str) -> bool:
 
 
 def _stuck(client: "SyncPrefectClient") -> list["FlowRun"]:
-    """Return the runs of our pool that a worker took and never started."""
+    """Return the runs that a worker of a process pool took and never started; containers may wait for their machine."""
     from prefect.client.schemas.filters import (
         FlowRunFilter,
         FlowRunFilterState,
@@ -147,9 +156,10 @@ def _stuck(client: "SyncPrefectClient") -> list["FlowRun"]:
     )
     from prefect.client.schemas.objects import StateType
 
+    pools = [pool.name for pool in client.read_work_pools() if pool.type == "process"]
     taken = client.read_flow_runs(
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING]))),
-        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL])),
+        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=pools)),
     )
     before = datetime.now(UTC) - timedelta(seconds=PENDING_SECONDS)
     return [run for run in taken if run.state is not None and run.state.timestamp < before]

@@ -16,7 +16,7 @@ from prefect.runtime import flow_run, task_run
 from prefect.states import Cancelled, Completed
 from prefect.tasks import exponential_backoff
 
-from flows import artifacts, dvc_graph, liveness, presets
+from flows import artifacts, dvc_graph, liveness, pools, presets
 from flows.cancelling import stoppable
 from flows.dvc_graph import PlannedStage
 from flows.stage_process import StageProcesses, StoppedError
@@ -52,14 +52,17 @@ def pipeline(
         The stages in DVC's order, each with the name of its state, `Completed` or `Cached`.
 
     Raises:
-        PawlineError: A stage failed, and those that need it were not run; or a target or setting is wrong.
+        PawlineError: A stage failed, and those that need it were not run; or a target or setting is wrong, or a work
+            pool that a stage asks for is not there.
         prefect.exceptions.CancelledRun: The run, or the one that it is part of, was cancelled in Prefect.
     """
     settings = presets.combine(preset, overrides or {})
     with liveness.noted(), suppress(StoppedError), stoppable() as processes, dvc_graph.only_run(processes) as lock_fd:
+        plan = dvc_graph.plan(targets)
+        pools.check_ready(plan)
         presets.apply(settings)
         before = artifacts.read_metrics()
-        states = _run_stages(dvc_graph.plan(targets), force=force, lock_fd=lock_fd, processes=processes)
+        states = _run_stages(plan, force=force, lock_fd=lock_fd, processes=processes)
         if not targets:
             artifacts.publish_run(before)
         return {stage: str(state.name) for stage, state in states.items()}
@@ -78,13 +81,13 @@ def run_stage(stage: PlannedStage, *, force: bool, lock_fd: int, processes: Stag
         if stage.desc:
             log.info(stage.desc)
         started, began = time.monotonic(), datetime.now(UTC)
-        ran = dvc_graph.reproduce_stage(
-            stage.name,
-            force=force,
-            lock_fd=lock_fd,
-            timeout_seconds=stage.policy.timeout_seconds,
-            processes=processes,
-        )
+        if stage.policy.work_pool:
+            ran = pools.run_there(stage, force=force, processes=processes)
+        else:
+            timeout = stage.policy.timeout_seconds
+            ran = dvc_graph.reproduce_stage(
+                stage.name, force=force, lock_fd=lock_fd, timeout_seconds=timeout, processes=processes
+            )
         if not ran:
             return Completed(name=CACHED, message="restored from DVC's run cache")
         message = f"done in {time.monotonic() - started:.1f} s"

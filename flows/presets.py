@@ -22,10 +22,12 @@ from ruamel.yaml.representer import RoundTripRepresenter
 from tasks.params import check_values
 from tasks.params_file import read_values
 from tasks.stage import PawlineError
+from tasks.store_urls import is_store_url
 
 PRESETS_DIR = Path("presets")
 PARAMS_PATH = Path("params.yaml")
 PATH_KEYS = ("data.path", "backbone.path")  # relative to where the user stands
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz")  # how the name of one ends, in a bucket
 # What Hydra's override grammar takes without quotes, and what it then takes for something else than text.
 PLAIN_TEXT = re.compile(r"[A-Za-z_./][\w./:-]*", re.ASCII)
 NOT_TEXT = ("null", "true", "false", "nan", "inf")
@@ -125,7 +127,7 @@ def relative_to_root(path: Any, here: Path) -> Any:  # noqa: ANN401 - the user m
 
 def flatten(value: Any, prefix: str = "") -> Settings:  # noqa: ANN401 - any YAML value
     """Return the leaves of nested mappings by dotted key."""
-    if not isinstance(value, dict) or not value:
+    if not isinstance(value, dict) or (prefix and not value):
         return {prefix: value}
     dotted = prefix and f"{prefix}."
     return {key: leaf for name, inner in value.items() for key, leaf in flatten(inner, f"{dotted}{name}").items()}
@@ -215,12 +217,13 @@ def _fitting_source(path: Any, settings: Settings) -> Settings:  # noqa: ANN401 
             "data.path is given and data.source is tfds, which would download its own photos into it: add "
             "--set data.source=directory (or archive) for yours, or --set data.source=tfds"
         )
-    is_url, is_folder = "://" in path, Path(path).is_dir()
+    is_url = "://" in path
+    is_folder = is_store_url(path) and not path.endswith(ARCHIVES) if is_url else Path(path).is_dir()
     if not is_url and not Path(path).exists():
         raise PawlineError(f"data.path is {path!r}: no such file or folder")
     fitting = "directory" if is_folder else "archive"
     if fitting != source:
-        what = "a URL" if is_url else "a folder" if is_folder else "a file"
+        what = "a folder" if is_folder else "a URL" if is_url else "a file"
         logger.info("data.source is %s instead of %s: data.path is %s", fitting, source, what)
     return {"data.source": fitting}
 

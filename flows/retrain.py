@@ -17,7 +17,18 @@ from prefect.events import emit_event
 from prefect.exceptions import CancelledRun
 from prefect.states import Cancelled, Completed
 
-from flows import artifacts, cancelling, dvc_graph, experiments, liveness, presets, report_context, turns, worktree
+from flows import (
+    artifacts,
+    cancelling,
+    dvc_graph,
+    experiments,
+    liveness,
+    presets,
+    report_context,
+    sharing,
+    turns,
+    worktree,
+)
 from flows.pipeline import pipeline
 from flows.stage_process import StoppedError
 from flows.turns import Overlap
@@ -78,8 +89,11 @@ def retrain(
             return _ended(SKIPPED, no_turn)
         cancelling.check()  # while it waited
         commit = git.find_commit(project.root, "HEAD") or ""
-        with worktree.opened(project, commit, _last_lock(project)) as folder:
-            return _challenge(project, commit, folder, force=force, settings=(preset, overrides or {}))
+        lock = _last_lock(project)
+        sharing.pull_missing(project, lock or git.read_file(project.root, commit, "dvc.lock"))
+        with worktree.opened(project, commit, lock) as folder:
+            ended = _challenge(project, commit, folder, force=force, settings=(preset, overrides or {}))
+        return sharing.push_promoted(project, ended) if ended.name == PROMOTED else ended
     return Cancelled(message="the champion is the one it was; the next retraining carries on from here")
 
 

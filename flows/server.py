@@ -8,6 +8,7 @@ settings, its home among them, when it is imported.
 import json
 import os
 import signal
+import socket
 import sys
 import urllib.request
 from dataclasses import asdict, dataclass
@@ -187,6 +188,12 @@ def is_alive(pid: int, started: float) -> bool:
         return same and bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def machine() -> str:
+    """Return what tells this machine, or container, from others that see the same files."""
+    namespace = Path("/proc/self/ns/pid")  # on Linux; a container has its own, maybe under the machine's name
+    return f"{socket.gethostname()} {namespace.readlink() if namespace.is_symlink() else ''}".strip()
 
 
 def write_json(path: Path, value: object) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from dvc.config import Config
 from dvc.repo import Repo
 
-from flows.dvc_graph import LOCK_PATH, hold_lock
+from flows.dvc_graph import GUEST_LOCK_PATH, LOCK_PATH, hold_lock
 from lineage import git, lockfile
 from lineage.rebuild import link_outside_files
 from lineage.runs import Project, Run
@@ -128,7 +128,8 @@ def _wait_until_idle(root: Path, folder: Path) -> None:
     ours = git.git(root, "rev-parse", "--path-format=absolute", "--git-common-dir").decode().strip() + "/worktrees/"
     if not pointer.is_file() or not pointer.read_text(encoding="utf-8").removeprefix("gitdir: ").startswith(ours):
         raise PawlineError(f"{folder} is in the way, and not Pawline's: a retraining works there; move it")
-    with hold_lock(folder / LOCK_PATH):  # a stage's DVC holds it to its end
+    # A stage's DVC holds one of the two to its end.
+    with hold_lock(folder / LOCK_PATH), hold_lock(folder / GUEST_LOCK_PATH):
         return
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from lineage import lockfile
 from lineage.lockfile import LockedPath
+from tasks.object_store import store_errors
 from tasks.stage import PawlineError
 
 READ_BYTES = 1 << 20
@@ -45,6 +46,12 @@ class Store:
         default = self._repo.config["core"].get("remote")
         return sorted(names, key=lambda name: name != default)
 
+    @cached_property
+    def default_remote(self) -> str | None:
+        """The name of the default remote, if one is configured."""
+        name: str | None = self._repo.config["core"].get("remote")
+        return name if name in self.remotes else None
+
     def object_path(self, md5: str) -> Path:
         """Return where the cache keeps an object, whether it is there or not."""
         return self.cache_dir / md5[:2] / md5[2:]
@@ -76,25 +83,30 @@ class Store:
             raise PawlineError(f"tampered: {self.object_path(md5)} does not hold what its name says; `pawline verify`")
         return content
 
-    def fetch(self, md5s: list[str]) -> None:
-        """Bring objects from the remotes into the cache; what no remote has stays missing."""
+    def fetch(self, md5s: list[str]) -> int:
+        """Bring objects from the remotes into the cache and count them; what no remote has stays missing."""
         from dvc_data.hashfile.hash_info import HashInfo
         from dvc_data.hashfile.transfer import transfer
 
+        fetched = 0
         for name in self.remotes:
-            wanted = {HashInfo("md5", md5) for md5 in md5s if not self.has(md5)}
+            wanted = {md5 for md5 in md5s if not self.has(md5)}
+            if not wanted:
+                break
             with dvc_errors():
                 remote = self._remote(name)
-                there = {info for info in wanted if remote.exists(info.value)}
+                there = {HashInfo("md5", md5) for md5 in remote.list_oids_exists(wanted)}
                 if there:
-                    transfer(remote, self._repo.cache.local, there, shallow=True, validate_status=lambda _: None)
+                    done = transfer(remote, self._repo.cache.local, there, shallow=True, validate_status=lambda _: None)
+                    fetched += len(done.transferred)
+        return fetched
 
-    def fetch_outputs(self, lock: lockfile.Lock) -> None:
-        """Bring every output of a run into the cache, the files of folders included, as far as a remote has them."""
+    def fetch_outputs(self, lock: lockfile.Lock) -> int:
+        """Bring every output of a run into the cache, as far as a remote has it, and count the files."""
         outs = [out for stage in lock.values() for out in stage.outs]
-        self.fetch([out.md5 for out in outs])
+        fetched = self.fetch([out.md5 for out in outs])
         folders = [out for out in outs if out.is_folder and self.has(out.md5)]
-        self.fetch([md5 for folder in folders for md5 in (self.list_folder(folder) or {}).values()])
+        return fetched + self.fetch([md5 for each in folders for md5 in (self.list_folder(each) or {}).values()])
 
     def push_outputs(self, lock: lockfile.Lock, remote: str) -> int:
         """Copy every output of a run to a remote, the files of folders included; return how many were not there.
@@ -115,7 +127,7 @@ class Store:
             )
         with dvc_errors():
             odb = self._remote(remote)
-            new = {HashInfo("md5", md5) for md5 in wanted if not odb.exists(md5)}
+            new = {HashInfo("md5", md5) for md5 in wanted.difference(odb.list_oids_exists(wanted))}
             done = transfer(self._repo.cache.local, odb, new, shallow=True, validate_status=lambda _: None)
         if done.failed:
             raise PawlineError(f"{len(done.failed)} files could not be copied to the remote {remote}: run this again")
@@ -181,5 +193,5 @@ def dvc_errors() -> Iterator[None]:
     try:
         with set_loggers_level(logging.ERROR):
             yield
-    except (DvcException, OSError, ImportError) as error:  # ImportError: a remote whose plug-in is not installed
+    except (DvcException, ImportError, *store_errors()) as error:  # ImportError: a plug-in is missing
         raise PawlineError(f"{' '.join(str(error).split())}; `dvc status` says more") from error

@@ -101,6 +101,17 @@ def hold(
     return Contest(verdict, _disagreements(rows, photos), challenger / "data/raw")
 
 
+def fetch_champion(project: Project, champion: Run) -> None:
+    """Bring what a contest needs of a champion into DVC's cache.
+
+    Raises:
+        PawlineError: A file is neither there nor in a remote.
+    """
+    lock = project.lock(champion)
+    for path in (MODEL_PATH, LABELS_PATH, IMAGES_PATH):
+        _fetch(project, champion, lock, path)
+
+
 def _disagreements(rows: list[dict[str, Any]], photos: Photos) -> list[Disagreement]:
     by_id = {row.id: row for row in photos.asked}
     both = [row for row in rows if CHAMPION in row]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from tasks.quiet_tf import Model, Tensor, keras
+from tasks.quiet_tf import Model, Tensor, keras, tf
 
 BACKBONES: dict[str, Callable[..., Any]] = {
     "MobileNetV2": keras.applications.MobileNetV2,
@@ -52,8 +52,10 @@ def build_without_top(name: str, width: float, **options: object) -> Model:
         options: More of what keras.applications takes; the weights are random unless they say otherwise.
     """
     # Keras numbers the layers that nobody named, such as `conv2d_5`, through all models of a process: without this,
-    # what a layer is called would depend on what was built before. Models that exist are not affected.
-    keras.backend.clear_session(free_memory=False)
+    # what a layer is called would depend on what was built before. Models that exist are not affected. TensorFlow's
+    # strategy would be forgotten with it: a process that trains with others builds one network and no more.
+    if not tf.distribute.has_strategy():
+        keras.backend.clear_session(free_memory=False)
     widened = {"alpha": width} if name == "MobileNetV2" else {}
     return BACKBONES[name](**{"include_top": False, "weights": None} | widened | options)
 

@@ -7,7 +7,6 @@ work is sent. A chunk whose worker is lost is done again by another; one that ta
 """
 
 import functools
-import hashlib
 import importlib
 import importlib.metadata
 import logging
@@ -20,11 +19,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from tasks.code import digest_package
+from tasks.environment import PACKAGES
 from tasks.parallel import map_processes
 from tasks.stage import PawlineError, TemporaryError
 
 if TYPE_CHECKING:  # half a second to import, and most runs have no cluster
-    from distributed import Client, Future
+    from distributed import Client, Future, Worker
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,8 +33,7 @@ R = TypeVar("R")
 SCHEDULER = "DASK_SCHEDULER_ADDRESS"
 CONNECT_SECONDS = 10
 CHUNKS_A_THREAD = 2  # under way: one being done, one waiting
-# What the bytes of a stage's outputs depend on.
-LIBRARIES = ("dask", "distributed", "numpy", "opencv-python-headless", "openvino", "pillow", "pyarrow")
+LIBRARIES = ("dask", "distributed", *PACKAGES)
 
 
 class Side(NamedTuple):
@@ -137,7 +137,20 @@ def _check_workers(client: "Client", address: str) -> int:
         difference = _difference(here, there)
         if difference:
             raise PawlineError(f"the Dask worker at {worker} {difference}")
+    client.run(stop_profiler)
     return sum(worker["nthreads"] for worker in workers.values())
+
+
+def stop_profiler(dask_worker: "Worker") -> None:
+    """Stop the profiler of the worker that this runs in.
+
+    It looks at all threads a hundred times a second, and in Python 3.11.7 the garbage collector, if it runs just then,
+    can wait for a lock that the look itself holds (seen in `features`: the worker stood still for ever).
+    """
+    for name in ("profile", "profile-cycle"):
+        callback = dask_worker.periodic_callbacks.get(name)  # none where the configuration has it off
+        if callback is not None:
+            callback.stop()
 
 
 def _difference(here: Side, there: Side | BaseException) -> str:
@@ -177,11 +190,7 @@ def _version(distribution: str) -> str:
 @functools.cache
 def _code_digest() -> str:
     """Read once: a worker goes on with the code that it has loaded."""
-    package = Path(__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(f"{path.relative_to(package).as_posix()}\0".encode() + path.read_bytes() + b"\0")
-    return digest.hexdigest()
+    return digest_package("tasks")
 
 
 def _importable(function: Callable[[T], R]) -> Callable[[T], R]:

@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
+from tasks.close_hashes import Hashes
 from tasks.image_table import SPLITS, ImageRow
-
-HASH_BLOCK = 256  # rows compared at a time: 256 x 25,000 distances are 51 MB
 
 
 def quarantine_conflicts(rows: Iterable[ImageRow], kept_labels: Mapping[str, str]) -> list[ImageRow]:
@@ -59,33 +57,27 @@ def quarantine_exact_duplicates(rows: Iterable[ImageRow]) -> list[ImageRow]:
     ]
 
 
-def near_duplicate_groups(rows: Sequence[ImageRow], *, max_bits: int) -> list[list[ImageRow]]:
+def hashes_of(rows: Iterable[ImageRow]) -> Hashes:
+    """Return the perceptual hashes of decodable photos, uint64."""
+    return np.array([int(row.perceptual_hash, 16) for row in rows if row.perceptual_hash], np.uint64)
+
+
+def near_duplicate_groups(rows: Sequence[ImageRow], pairs: Hashes) -> list[list[ImageRow]]:
     """Group photos that look the same; a photo alone is a group of one.
 
     Args:
         rows: Decodable photos.
-        max_bits: Perceptual hashes that differ in no more bits are near-duplicates, and so are theirs (connected
-            components).
+        pairs: Of `find_close_pairs`: photos of such hashes are near-duplicates, and so are theirs (connected
+            components). Pairs of hashes that no photo has do not count.
     """
-    hashes = np.array([int(row.perceptual_hash, 16) for row in rows], np.uint64)
-    distinct, position = np.unique(hashes, return_inverse=True)
+    distinct, position = np.unique(hashes_of(rows), return_inverse=True)
     parents = list(range(len(distinct)))
-    for left, right in close_pairs(distinct, max_bits=max_bits):
+    for left, right in np.searchsorted(distinct, pairs[np.isin(pairs, distinct).all(axis=1)]).tolist():
         parents[_root(parents, left)] = _root(parents, right)
     groups: dict[int, list[ImageRow]] = defaultdict(list)
     for row, hash_index in zip(rows, position.tolist(), strict=True):
         groups[_root(parents, hash_index)].append(row)
     return list(groups.values())
-
-
-def close_pairs(hashes: npt.NDArray[np.uint64], *, max_bits: int) -> Iterable[tuple[int, int]]:
-    """Yield each pair of positions (left < right) whose 64-bit hashes differ in `max_bits` bits or fewer."""
-    for start in range(0, len(hashes), HASH_BLOCK):
-        block = hashes[start : start + HASH_BLOCK]
-        distances = np.bitwise_count(block[:, None] ^ hashes[None, start:])
-        for left, right in np.argwhere(distances <= max_bits).tolist():
-            if left < right:
-                yield start + left, start + right
 
 
 def natural_order(path: str) -> str:

@@ -38,8 +38,13 @@ def describe_environment() -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}",
         "processor_features": _processor_features(),
         "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS", available_processors())),
-        "packages": {name: version for name in PACKAGES if (version := _version(name)) is not None},
+        "packages": package_versions(),
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of what decodes, computes or stores."""
+    return {name: version for name in PACKAGES if (version := _version(name)) is not None}
 
 
 def write_environment(folder: Path) -> None:

@@ -93,6 +93,16 @@ def shard_name(split: str, shard: int, kind: str) -> str:
     return f"{split}-{shard:05d}-{kind}.npy"
 
 
+def split_of(name: str) -> str:
+    """Return the split of an array by its file name."""
+    return name.split("-")[0]
+
+
+def kind_of(name: str) -> str:
+    """Return the kind of an array by its file name."""
+    return name.rpartition("-")[2].removesuffix(".npy")
+
+
 def read_manifest(features_dir: Path) -> dict[str, Any]:
     """Return how the features were made."""
     return stage.read_json(features_dir / "manifest.json")

@@ -2,14 +2,16 @@
 
 reads   data/tfrecords/, models/backbone/, params.yaml: features, image, fine_tune.unfrozen_layers
 writes  data/features/ (pooled vectors for stage 1, boundary tensors for stage 2, labels, ids, manifest.json,
-        environment.json)
+        environment.json),
+        data/features.json (what each shard was made from: the next run takes over what would be the same)
 
 python -m tasks.features    (about 300 views a second on two cores; an interrupted run carries on at its last shard)
 """
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from itertools import tee
 from pathlib import Path
@@ -17,13 +19,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tasks import stage
+from tasks import reuse, stage
 from tasks.cluster import map_cluster, scheduler_address
-from tasks.environment import write_environment
-from tasks.feature_store import quantize, range_of, shard_name
+from tasks.environment import describe_environment, write_environment
+from tasks.feature_store import kind_of, quantize, range_of, shard_name
 from tasks.image_table import SPLITS
+from tasks.older_features import OlderFeatures
 from tasks.params import FeaturesParams, ImageParams, UnfreezeParams, load_part, load_section
 from tasks.progress import Progress
+from tasks.reuse import Digests, Finished, Made, Output
 from tasks.stage import PawlineError
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import
@@ -47,14 +51,24 @@ class FrozenPart(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """A shard of TFRecords, and its number in its split."""
+    """A shard of TFRecords, its number in its split, and the SHA-256 of its bytes."""
 
     split: str
     number: int
     path: Path
+    digest: str
 
     def __str__(self) -> str:
         return str(self.path)
+
+    @property
+    def made_from(self) -> str:
+        """What its features are made from; training and evaluation images are treated differently."""
+        return f"{self.split} {self.digest}"
+
+    def array(self, folder: Path, kind: str) -> Path:
+        """Return the path of one of its arrays."""
+        return folder / shard_name(self.split, self.number, kind)
 
 
 class Setting(NamedTuple):
@@ -67,45 +81,62 @@ class Setting(NamedTuple):
     unfrozen_layers: int | float | str
 
 
+class Before(NamedTuple):
+    """What a worker of a cluster takes over from: the output of the run before."""
+
+    output: Output
+    key: str
+    root: Path
+    record_digest: str  # a worker outlives it
+
+
 def features(
     *,
     tfrecords_dir: Path,
     backbone_dir: Path,
     features_dir: Path,
+    record_out: Path,
     params: FeaturesParams,
     image: ImageParams,
     unfrozen_layers: int | float | str,
 ) -> None:
-    """Compute the pooled vectors and boundary tensors shard by shard and describe them in `manifest.json`."""
+    """Compute the pooled vectors and boundary tensors shard by shard and describe them in `manifest.json`.
+
+    What the run before has computed of the same images is taken over from it (tasks/reuse.py).
+    """
     from tasks import augment, records  # noqa: F401 - the key of unfinished work covers what is imported by then
 
-    frozen, manifest = prepare(backbone_dir, params, image, unfrozen_layers)
+    output = Output(features_dir.absolute(), record_out.absolute())
+    with ThreadPoolExecutor() as reader:  # while TensorFlow starts
+        reading, checking = (
+            reader.submit(list_shards, tfrecords_dir),
+            reader.submit(reuse.check_output, output, Path.cwd()),
+        )
+        frozen, manifest = prepare(backbone_dir, params, image, unfrozen_layers)
+        shards, checked = reading.result(), checking.result()
+    key = reuse.make_key("features", [params.model_dump(), manifest, describe_environment()])
+    finished = checked.under(key)
     sizes = records.split_sizes(tfrecords_dir)
     manifest |= {"labels": records.read_labels(tfrecords_dir), "images": sizes}
     views = sum(count * _views_of(split, params) for split, count in sizes.items())
-    key = stage.digest_inputs([params.model_dump(), manifest], tfrecords_dir, backbone_dir)
-    with stage.scratch_dir("features", key) as scratch, Progress("features", total=views, unit="views") as progress:
-        shards = [
-            Shard(split, number, path.absolute())
-            for split in SPLITS
-            for number, path in enumerate(records.shard_paths(tfrecords_dir, split))
-        ]
+    work = stage.digest_inputs([key, manifest, [shard.made_from for shard in shards]], backbone_dir)
+    with stage.scratch_dir("features", work) as scratch, Progress("features", total=views, unit="views") as progress:
+        made = {shard.made_from: _take_over(shard, finished, scratch) for shard in shards}
         address = scheduler_address()
         if address is None:
+            older = OlderFeatures(finished)
             for shard in shards:
-                compute_shard(shard, frozen, scratch, progress.advance)
+                compute_shard(shard, frozen, older, scratch, progress.advance)
         else:
             chosen = params.model_copy(update={"engine": manifest["engine"], "precision": manifest["precision"]})
             setting = Setting(backbone_dir.absolute(), manifest["backbone_digest"], chosen, image, unfrozen_layers)
-            compute = partial(compute_on_worker, setting=setting, scratch=scratch.absolute())
+            before = Before(output, key, Path.cwd(), reuse.record_digest(output, Path.cwd()))
+            compute = partial(compute_on_worker, setting=setting, before=before, scratch=scratch.absolute())
             for computed in map_cluster(compute, shards, address):
                 progress.advance(computed)
-        stage.write_json(manifest, scratch / "manifest.json")
-        write_environment(scratch)
-        with stage.whole_dir(features_dir) as unfinished:
-            # The labels mark a finished shard: they leave first, so that a kill amid the moves loses no array unseen.
-            for path in sorted(scratch.glob("*.*"), key=lambda path: not path.name.endswith("-labels.npy")):
-                shutil.move(path, unfinished / path.name)
+        made |= _digests([shard for shard in shards if not made[shard.made_from]], scratch)
+        _hand_over(scratch, manifest, features_dir)
+    reuse.write_record(output, key, made)
     log.info(
         "features: %s views by %s %s, cut at %s, in %s",
         f"{views:,}",
@@ -114,6 +145,42 @@ def features(
         manifest["boundary"] or "the end (nothing to fine-tune)",
         features_dir,
     )
+
+
+def list_shards(tfrecords_dir: Path) -> list[Shard]:
+    """Return the TFRecords of all splits."""
+    from tasks import records
+
+    paths = {split: records.shard_paths(tfrecords_dir.absolute(), split) for split in SPLITS}
+    digests = reuse.digests_of(path for some in paths.values() for path in some)
+    return [
+        Shard(split, number, path, digests[path.name])
+        for split, some in paths.items()
+        for number, path in enumerate(some)
+    ]
+
+
+def _take_over(shard: Shard, finished: Finished, scratch: Path) -> Digests:
+    """Link a shard's arrays from the run before; return their digests, or nothing."""
+    files = finished.files(shard.made_from)
+    labels_last = {name: files[name] for name in sorted(files, key=lambda name: kind_of(name) == "labels")}
+    return finished.link(labels_last, lambda name: shard.array(scratch, kind_of(name)))
+
+
+def _digests(shards: list[Shard], scratch: Path) -> Made:
+    paths = {shard.made_from: sorted(scratch.glob(shard_name(shard.split, shard.number, "*"))) for shard in shards}
+    digests = reuse.digests_of(path for some in paths.values() for path in some)
+    return {made_from: {path.name: digests[path.name] for path in some} for made_from, some in paths.items()}
+
+
+def _hand_over(scratch: Path, manifest: dict[str, Any], features_dir: Path) -> None:
+    """Make the finished work the stage's output."""
+    stage.write_json(manifest, scratch / "manifest.json")
+    write_environment(scratch)
+    with stage.whole_dir(features_dir) as unfinished:
+        # The labels mark a finished shard: they leave first, so that a kill amid the moves loses no array unseen.
+        for path in sorted(scratch.glob("*.*"), key=lambda path: not path.name.endswith("-labels.npy")):
+            shutil.move(path, unfinished / path.name)
 
 
 def prepare(
@@ -147,10 +214,10 @@ def _views_of(split: str, params: FeaturesParams) -> int:
     return params.views if split == "train" else 1
 
 
-def compute_on_worker(shard: Shard, *, setting: Setting, scratch: Path) -> int:
+def compute_on_worker(shard: Shard, *, setting: Setting, before: Before, scratch: Path) -> int:
     """Compute a shard on a worker of a cluster; return its number of views."""
     views = [0]
-    compute_shard(shard, _frozen_on_worker(setting), scratch, views.append)
+    compute_shard(shard, _frozen_on_worker(setting), _older_on_worker(before), scratch, views.append)
     return sum(views)
 
 
@@ -162,37 +229,70 @@ def _frozen_on_worker(setting: Setting) -> FrozenPart:
     return frozen
 
 
-def compute_shard(shard: Shard, frozen: FrozenPart, scratch: Path, advance: Callable[[int], None]) -> None:
+@lru_cache(maxsize=1)
+def _older_on_worker(before: Before) -> OlderFeatures:
+    return OlderFeatures(reuse.finished_shards(before.output, before.key, before.root))
+
+
+def compute_shard(
+    shard: Shard, frozen: FrozenPart, older: OlderFeatures, scratch: Path, advance: Callable[[int], None]
+) -> None:
     """Write one shard's arrays; the labels come last and mark it finished. `advance` is told of views done."""
     from tasks import records
 
-    split, number, path = shard
-    views = _views_of(split, frozen.params)
-    finished = scratch / shard_name(split, number, "labels")
+    views, finished = _views_of(shard.split, frozen.params), shard.array(scratch, "labels")
     if finished.exists():
         advance(len(np.load(finished)) * views)
         return
-    batches = list(records.read_shard(path))
-    labels = np.concatenate([batch.labels for batch in batches])
-    pieces = [(view, batch) for view in range(views) for batch in batches]
-    engine = frozen.engines.training if split == "train" else frozen.engines.evaluation
-    arrays: dict[str, np.ndarray] = {}
-    row = 0
-    images_in_order = (_view_of(batch, split, view, frozen.params) for view, batch in pieces)
-    for outputs in _run(engine, frozen, images_in_order, rounded=split == "train"):
-        view, first = divmod(row, len(labels))
-        images = len(outputs["pooled"])
-        for kind, values in outputs.items():
-            if kind not in arrays:
-                out, shape = scratch / shard_name(split, number, kind), (len(labels), views, *values.shape[1:])
-                arrays[kind] = np.lib.format.open_memmap(out, mode="w+", dtype=values.dtype, shape=shape)
-            arrays[kind][first : first + images, view] = values
-        row += images
-        advance(images)
-    image_ids = [image_id for batch in batches for image_id in batch.ids]
-    np.save(scratch / shard_name(split, number, "ids"), np.array(image_ids, "S64"))
+    examples = list(records.scan_shard(shard.path))
+    ids = [example.id for example in examples]
+    arrays = _Arrays(shard, scratch, (len(ids), views))
+    new = set(range(len(ids)))
+    if frozen.engines.training.name == "openvino":  # whose answer to an image does not depend on its neighbours
+        for positions, computed in older.find(shard.split, ids):
+            arrays.write(computed, positions, slice(None))
+            new -= set(positions.tolist())
+    advance((len(ids) - len(new)) * views)
+    wanted = np.array(sorted(new), np.int64)
+    images = records.read_all(shard.path) if len(wanted) == len(ids) else records.read_examples(examples, wanted)
+    for view, positions, outputs in _compute(shard.split, images, frozen):
+        arrays.write(outputs, wanted[positions], view)
+        advance(len(positions))
+    np.save(shard.array(scratch, "ids"), np.array(ids, "S64"))
     with stage.whole_file(finished) as unfinished:
-        np.save(unfinished, labels)
+        np.save(unfinished, np.array([example.label for example in examples], np.int64))
+
+
+class _Arrays:
+    """The arrays of a shard, each made on disk when its first values are there."""
+
+    def __init__(self, shard: Shard, folder: Path, images_and_views: tuple[int, int]) -> None:
+        self._shard, self._folder, self._images_and_views = shard, folder, images_and_views
+        self._made: dict[str, np.ndarray] = {}
+
+    def write(self, computed: Mapping[str, np.ndarray], positions: np.ndarray, view: int | slice) -> None:
+        """Write what was computed of the images at some positions: of one view, or of all ([images, views, ...])."""
+        for kind, values in computed.items():
+            if kind not in self._made:
+                path = self._shard.array(self._folder, kind)
+                shape = (*self._images_and_views, *values.shape[1 if isinstance(view, int) else 2 :])
+                self._made[kind] = np.lib.format.open_memmap(path, mode="w+", dtype=values.dtype, shape=shape)
+            self._made[kind][positions, view] = values
+
+
+def _compute(
+    split: str, images: "Batch", frozen: FrozenPart
+) -> Iterator[tuple[int, np.ndarray, dict[str, np.ndarray]]]:
+    """Yield the view, the positions of some images and what is stored of them, until all views of all are there."""
+    from tasks.engines import BATCH_SIZE
+
+    count = len(images.labels)
+    portions = [np.arange(start, min(start + BATCH_SIZE, count)) for start in range(0, count, BATCH_SIZE)]
+    pieces = [(view, portion) for view in range(_views_of(split, frozen.params)) for portion in portions]
+    batches = (_view_of(images, portion, split, view, frozen.params) for view, portion in pieces)
+    engine = frozen.engines.training if split == "train" else frozen.engines.evaluation
+    for (view, portion), outputs in zip(pieces, _run(engine, frozen, batches, rounded=split == "train"), strict=True):
+        yield view, portion, outputs
 
 
 def _run(
@@ -221,13 +321,15 @@ def _to_float16(tensor: np.ndarray) -> np.ndarray:
         ) from None
 
 
-def _view_of(batch: "Batch", split: str, view: int, params: FeaturesParams) -> np.ndarray:
+def _view_of(images: "Batch", positions: np.ndarray, split: str, view: int, params: FeaturesParams) -> np.ndarray:
     """Augment training images; evaluation images are taken as they are."""
     from tasks.augment import augment
 
+    chosen: np.ndarray = images.images[positions]
     if split != "train":
-        return batch.images
-    return augment(batch.images, batch.ids, view, params=params.augment, seed=params.seed)
+        return chosen
+    ids = [images.ids[position] for position in positions]
+    return augment(chosen, ids, view, params=params.augment, seed=params.seed)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -237,11 +339,13 @@ def main(argv: list[str] | None = None) -> None:
     stage.add_path(parser, "--tfrecords-dir", "data/tfrecords", "reads: images")
     stage.add_path(parser, "--backbone-dir", "models/backbone", "reads: ImageNet weights")
     stage.add_path(parser, "--features-dir", "data/features", "writes: features")
+    stage.add_path(parser, "--record-out", "data/features.json", "writes: what the shards were made from")
     args = parser.parse_args(argv)
     features(
         tfrecords_dir=args.tfrecords_dir,
         backbone_dir=args.backbone_dir,
         features_dir=args.features_dir,
+        record_out=args.record_out,
         params=load_section(args.params, "features", FeaturesParams),
         image=load_section(args.params, "image", ImageParams),
         unfrozen_layers=load_part(args.params, "fine_tune", UnfreezeParams).unfrozen_layers,

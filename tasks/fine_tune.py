@@ -1,6 +1,6 @@
 """Stage `fine_tune` (stage 2): the backbone's last layers and the head, from the cached boundary tensor.
 
-reads   data/features/, models/stage1/, models/backbone/, params.yaml: fine_tune
+reads   data/features/, models/stage1/, models/backbone/, params.yaml: fine_tune, compute
 writes  models/stage2/ (tail.keras, curves, metrics.json of the selected classifier, summary.json with the freeze
         witness and which stage was selected, environment.json),
         models/classifier.keras (the whole network, its input scaling inside)
@@ -8,18 +8,18 @@ writes  models/stage2/ (tail.keras, curves, metrics.json of the selected classif
 python -m tasks.fine_tune    (about 7 ms an image and epoch on two cores with bfloat16)
 """
 
-import json
 import logging
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks import curves, stage
+from tasks import curves, stage, workers
 from tasks.environment import write_environment
 from tasks.feature_store import read_manifest
-from tasks.params import FineTuneParams, load_section
+from tasks.params import AUTO, ComputeParams, FineTuneParams, load_section
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import
+    from tasks.curves import History
     from tasks.heads import Output
     from tasks.model import Pooling
     from tasks.quiet_tf import Model
@@ -27,40 +27,49 @@ if TYPE_CHECKING:  # TensorFlow takes seconds to import
 log = logging.getLogger(__name__)
 
 
+class FineTuneInputs(NamedTuple):
+    """What the stage reads: folders."""
+
+    features_dir: Path
+    stage1_dir: Path
+    backbone_dir: Path
+
+
 def fine_tune(
     *,
-    features_dir: Path,
-    stage1_dir: Path,
-    backbone_dir: Path,
+    inputs: FineTuneInputs,
     stage2_dir: Path,
     classifier_out: Path,
     params: FineTuneParams,
+    compute: ComputeParams = AUTO,
 ) -> None:
     """Train the last layers with every BatchNormalization layer frozen; keep stage 1 if stage 2 is no better.
 
-    Better is a higher validation accuracy or, of equal ones, a lower loss.
+    Better is a higher validation accuracy or, of equal ones, a lower loss. Of several workers the chief alone writes
+    what comes out.
 
     Raises:
         stage.PawlineError: If the features were cut for other layers.
     """
-    manifest = read_manifest(features_dir)
+    manifest = read_manifest(inputs.features_dir)
     if manifest["unfrozen_layers"] != params.unfrozen_layers:
         raise stage.PawlineError(
-            f"fine_tune.unfrozen_layers is {params.unfrozen_layers!r}, and {features_dir} was made for "
+            f"fine_tune.unfrozen_layers is {params.unfrozen_layers!r}, and {inputs.features_dir} was made for "
             f"{manifest['unfrozen_layers']!r}: run `dvc repro`"
         )
-    stage1 = json.loads((stage1_dir / "summary.json").read_text(encoding="utf-8"))
+    stage1 = stage.read_json(inputs.stage1_dir / "summary.json")
+    if not workers.is_chief():
+        if manifest["boundary"] is not None:
+            _train(inputs, None, params, compute)
+        return
     with stage.whole_dir(stage2_dir) as unfinished, stage.whole_file(classifier_out) as unfinished_classifier:
         if manifest["boundary"] is None:  # all is there, and TensorFlow's start is saved
             summary: dict[str, Any] = {"best": None, "unfrozen_layers": 0, "witness": None}
         else:
-            network = _load_stage1(manifest, stage1_dir, backbone_dir, output=stage1["output"])
-            key = stage.digest_inputs(params.model_dump(), features_dir, stage1_dir, backbone_dir)
-            with stage.scratch_dir("fine_tune", key) as scratch:
-                summary = _train_tail(network, features_dir, unfinished, scratch, params)
+            network, summary = _train(inputs, unfinished, params, compute)
         selected, best = _select(stage1["best"], summary["best"])
         if selected == "stage1":
-            shutil.copyfile(stage1_dir / "classifier.keras", unfinished_classifier)
+            shutil.copyfile(inputs.stage1_dir / "classifier.keras", unfinished_classifier)
         else:
             _save_classifier(network, unfinished_classifier)
         figures = {name: best[name] for name in ("val_accuracy", "val_loss")}
@@ -86,14 +95,17 @@ class Network(NamedTuple):
     output: "Output"
 
 
-def _load_stage1(manifest: dict[str, Any], stage1_dir: Path, backbone_dir: Path, *, output: "Output") -> Network:
+def _load_stage1(inputs: FineTuneInputs) -> Network:
     """Return the network that stage 1 ended with, its backbone frozen."""
-    from tasks import folded, keras_files, model, training, witness  # noqa: F401 - the key covers what is imported
+    from tasks import keras_files, model, witness
 
-    backbone = model.load_backbone(backbone_dir, manifest["size_px"])
+    manifest = read_manifest(inputs.features_dir)
+    backbone = model.load_backbone(inputs.backbone_dir, manifest["size_px"])
     backbone.trainable = False
     witness.check_same_weights(witness.frozen_digests(backbone), manifest)
-    return Network(backbone, keras_files.load_model(stage1_dir / "head.keras"), manifest["pooling"], output)
+    head = keras_files.load_model(inputs.stage1_dir / "head.keras")
+    output = stage.read_json(inputs.stage1_dir / "summary.json")["output"]
+    return Network(backbone, head, manifest["pooling"], output)
 
 
 def _save_classifier(network: Network, path: Path) -> None:
@@ -103,11 +115,29 @@ def _save_classifier(network: Network, path: Path) -> None:
     keras_files.save_model(classifier, path)
 
 
+def _train(
+    inputs: FineTuneInputs, out_dir: Path | None, params: FineTuneParams, compute: ComputeParams
+) -> tuple[Network, dict[str, Any]]:
+    """Train the last layers; return the network and what a summary says of it. With a folder, write tail and curves."""
+    from tasks import folded, keras_files, model, strategy, training, witness  # noqa: F401 - the key covers all of them
+
+    team = strategy.join(compute, "fine_tune", params, *inputs)
+    with strategy.scope(team):
+        network = _load_stage1(inputs)
+    with workers.scratch_dir("fine_tune", params.model_dump(), *inputs) as scratch:
+        with strategy.scope(team):  # and no longer: what Keras makes to save a model is not for all of them
+            tail, history, summary = _train_tail(network, inputs.features_dir, scratch, params)
+        if out_dir is not None:
+            keras_files.save_model(tail, out_dir / "tail.keras")
+            curves.write_curves(history, out_dir)
+    return network, summary | strategy.trained_by(tail)
+
+
 def _train_tail(
-    network: Network, features_dir: Path, out_dir: Path, scratch: Path, params: FineTuneParams
-) -> dict[str, Any]:
-    """Train the tail in place, write it and its curves; return what a summary says of it."""
-    from tasks import folded, keras_files, model, training, witness
+    network: Network, features_dir: Path, scratch: Path | None, params: FineTuneParams
+) -> "tuple[Model, History, dict[str, Any]]":
+    """Train the tail in place; return it, its history and what a summary says of it."""
+    from tasks import folded, model, training, witness
 
     backbone, head, pooling, output = network
     boundary = model.freeze_boundary(backbone, params.unfrozen_layers)
@@ -119,16 +149,15 @@ def _train_tail(
     quick = folded.fold(tail, read_manifest(features_dir)["precision"])
     history = training.train(quick, splits, params, output=output, scratch=scratch, what="fine_tune", evaluated=tail)
     record = witness.check_frozen(before, witness.frozen_digests(backbone), what="fine_tune")
-    keras_files.save_model(tail, out_dir / "tail.keras")
-    curves.write_curves(history, out_dir)
     unfrozen = model.count_unfrozen(backbone, params.unfrozen_layers)
-    return {
+    summary = {
         "boundary": boundary.layer,
         "unfrozen_layers": unfrozen,
         "first_unfrozen": backbone.layers[-unfrozen].name,
         "witness": record,
         **curves.outcome(history, params),
     }
+    return tail, history, summary
 
 
 def _select(stage1: dict[str, float], stage2: dict[str, float] | None) -> tuple[str, dict[str, float]]:
@@ -163,12 +192,11 @@ def main(argv: list[str] | None = None) -> None:
     stage.add_path(parser, "--classifier-out", "models/classifier.keras", "writes: the selected classifier")
     args = parser.parse_args(argv)
     fine_tune(
-        features_dir=args.features_dir,
-        stage1_dir=args.stage1_dir,
-        backbone_dir=args.backbone_dir,
+        inputs=FineTuneInputs(args.features_dir, args.stage1_dir, args.backbone_dir),
         stage2_dir=args.stage2_dir,
         classifier_out=args.classifier_out,
         params=load_section(args.params, "fine_tune", FineTuneParams),
+        compute=load_section(args.params, "compute", ComputeParams),
     )
 
 

@@ -86,6 +86,7 @@ class Verdict:
     height: int = 0
     format: str = ""
     mode: str = ""
+    bytes: int = 0
     perceptual_hash: str = ""
     jfif: bool = False
 
@@ -104,7 +105,7 @@ def judge(content: bytes, *, min_side_px: int, max_pixels: int, blank_max_stddev
     try:
         image = _open(content)
     except UndecodableError as error:
-        return Verdict(reason=error.reason, evidence=str(error), jfif=jfif)
+        return Verdict(reason=error.reason, evidence=str(error), bytes=len(content), jfif=jfif)
     width, height = image.size
     stored_format, mode = image.format or "", image.mode
     reason, evidence, perceptual_hash = _judge_pixels(image, content, min_side_px, max_pixels, blank_max_stddev)
@@ -115,6 +116,7 @@ def judge(content: bytes, *, min_side_px: int, max_pixels: int, blank_max_stddev
         height=height,
         format=stored_format,
         mode=mode,
+        bytes=len(content),
         perceptual_hash=perceptual_hash,
         jfif=jfif,
     )

@@ -18,10 +18,11 @@ from tasks import stage
 from tasks.params import DataParams, load_section
 from tasks.progress import track
 from tasks.raw import RawRecord, write_shards
-from tasks.sources import archive, directory, download, synthetic, tfds
+from tasks.sources import archive, bucket, directory, download, synthetic, tfds
 from tasks.sources.fingerprint import fingerprint, is_url, local_path
 from tasks.sources.layout import Entry, Layout, find_layout, left_out
 from tasks.stage import PawlineError
+from tasks.store_urls import is_store_url
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ def ingest(*, source_json: Path, raw_dir: Path, params: DataParams) -> None:
         write_shards(tally.counted(_read_source(params)), out)
         if len(tally.labels) < 2:
             raise PawlineError(f"the source has records of {len(tally.labels)} class: a classifier needs two or more")
+        if params.source == "directory" and is_store_url(params.path or ""):
+            _check_unchanged(source_json, params)  # what was listed is what was read: nothing moved meanwhile
     log.info("ingest: %s, in %s", tally, raw_dir)
 
 
@@ -87,10 +90,20 @@ def _read_source(params: DataParams) -> Iterator[RawRecord]:
         return track(synthetic.draw(params.synthetic_images), "ingest", total=params.synthetic_images)
     if params.source == "tfds":
         return tfds.read(params.tfds_name, params.path)
+    if params.source == "directory" and is_store_url(path):
+        items = bucket.find_items(path)
+        return _candidates(lambda: bucket.entries(path, items), path)
     if params.source == "directory":
         return _candidates(lambda: directory.entries(local_path(params)), path)
-    local = download.fetch(path, sha256=params.sha256) if is_url(path) else local_path(params)
+    local = _local_archive(params)
     return _candidates(lambda: archive.entries(local), str(local))
+
+
+def _local_archive(params: DataParams) -> Path:
+    path = params.path or ""
+    if is_store_url(path):
+        return bucket.fetch(path, sha256=params.sha256)
+    return download.fetch(path, sha256=params.sha256) if is_url(path) else local_path(params)
 
 
 def _candidates(entries: Callable[[], Iterable[Entry]], where: str) -> Iterator[RawRecord]:

@@ -55,6 +55,14 @@ def _loss_and_accuracy(output: Output, smoothing: float) -> tuple[Loss, Metric]:
     return keras.losses.BinaryCrossentropy(from_logits=is_logit, label_smoothing=smoothing), accuracy
 
 
+def right_answers(targets: Tensor, answers: Tensor, output: Output) -> Tensor:
+    """Say of each answer whether it is right, as the accuracy of `compile_model` does: 0 or 1, float32 [batch]."""
+    if output == "softmax":
+        return keras.metrics.categorical_accuracy(targets, answers)
+    right = keras.metrics.binary_accuracy(targets, answers, threshold=0.0 if output == "logit" else 0.5)
+    return tf.reshape(right, [-1])
+
+
 def _optimizer(params: TrainingParams, learning_rate: Rate) -> Optimizer:
     if params.optimizer == "adamw":
         return keras.optimizers.AdamW(learning_rate, weight_decay=params.weight_decay)

@@ -16,6 +16,7 @@ from tasks.params_file import Section, checked, read_values
 from tasks.params_file import load_part as load_part  # stages have them from here
 from tasks.params_file import load_section as load_section
 from tasks.stage import PawlineError
+from tasks.store_urls import check_store_url, is_store_url
 
 LAYER_LISTS = Path(__file__).parent / "backbone_layers"  # the layers of each backbone, by name and in order
 WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)  # of MobileNetV2 in keras.applications
@@ -33,7 +34,7 @@ class DataParams(Section):
     """Where the photos come from."""
 
     source: Literal["synthetic", "archive", "directory", "tfds"]
-    path: str | None = Field(description="archive: file or http(s) URL; directory: folder; tfds: its data_dir")
+    path: str | None = Field(description="archive: file or URL; directory: folder or URL of one; tfds: its data_dir")
     sha256: Sha256 | None = Field(description="archive: expected digest")
     tfds_name: str = Field(min_length=1, description="tfds: data set name, with :version to pin one")
     synthetic_images: int = Field(ge=40, le=100_000, description="synthetic: pictures drawn, defects included")
@@ -53,8 +54,13 @@ class DataParams(Section):
 
     def _check_url(self, url: str) -> None:
         parts = urlsplit(url)  # raises a ValueError that says what is wrong with it
+        if self.source in ("archive", "directory") and is_store_url(url):
+            return check_store_url(url)
         if self.source != "archive" or parts.scheme.lower() not in ("http", "https") or not parts.hostname:
-            raise ValueError("path is a URL: only data.source archive takes one, and only http(s)://host/...")
+            raise ValueError(
+                "path is a URL that data.source cannot read: archive reads http(s)://host/..., archive and directory "
+                "read s3://, gs:// and az://"
+            )
 
 
 class SplitShares(Section):
@@ -213,6 +219,16 @@ class FineTuneParams(UnfreezeParams, TrainingParams):
     """Stage 2: the backbone's last layers and the head, BatchNormalization frozen."""
 
 
+class ComputeParams(Section):
+    """Who computes: what both stages of training read."""
+
+    strategy: Literal["auto", "mirrored", "multi_worker"] = Field(
+        description="mirrored: all GPUs of this machine; multi_worker: the processes of TF_CONFIG; auto: what there is"
+    )
+
+
+AUTO = ComputeParams(strategy="auto")
+
 ExportFormat = Literal["keras", "h5", "saved_model", "litert", "openvino", "onnx"]
 
 
@@ -253,6 +269,7 @@ class Params(Section):
     features: FeaturesParams
     train_head: TrainHeadParams
     fine_tune: FineTuneParams
+    compute: ComputeParams
     export: ExportParams
     gate: GateParams
 

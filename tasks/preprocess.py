@@ -1,28 +1,36 @@
 """Stage `preprocess`: kept photos become upright, RGB, square images in TFRecords that TFDS can load.
 
 reads   data/raw/, data/images.parquet, params.yaml: image
-writes  data/tfrecords/ (tfds.builder_from_directory opens it; images are lossless PNG)
+writes  data/tfrecords/ (tfds.builder_from_directory opens it; images are lossless PNG),
+        data/tfrecords.json (what each shard was made from: the next run takes over what would be the same)
 
 python -m tasks.preprocess    (about 400 photos a second on two cores, and a second to start)
 """
 
+import hashlib
+import importlib
+import json
 import logging
-import math
+import threading
 from collections import Counter
-from contextlib import ExitStack
-from functools import lru_cache, partial
+from collections.abc import Iterable
+from contextlib import ExitStack, closing
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
+import pyarrow.parquet as pq
 
-from tasks import records, stage
+from tasks import records, reuse, stage
 from tasks.cluster import map_chunks
-from tasks.image_table import SPLITS, ImageRow, read_images
+from tasks.image_table import SPLITS
 from tasks.images import decode_upright, resize_square
 from tasks.params import ImageParams, load_section
 from tasks.progress import Progress
-from tasks.raw import Chunk, list_chunks, read_chunk
+from tasks.raw import Chunk, Wanted, list_chunks, read_candidates, read_contents
+from tasks.reuse import Digests, Finished, Output
 
 log = logging.getLogger(__name__)
 
@@ -33,47 +41,129 @@ PNG_OPTIONS = [
 ]
 
 
-class ImageTable(NamedTuple):
-    """Where the image table is, and which one: a worker of a cluster outlives it."""
+class Photo(NamedTuple):
+    """A kept photo, and where its bytes are: a row of one of the raw table's row groups."""
 
+    id: str
+    path: str
+    label: str
+    split: str
+    chunk: Chunk
+    row: int
+
+
+class Shard(NamedTuple):
+    """A shard of TFRecords that is to be."""
+
+    split: str
     path: Path
-    sha256: str
+    photos: list[Photo]
+
+    @property
+    def made_from(self) -> str:
+        """A digest of its photos in their order."""
+        photos = [[photo.id, photo.path, photo.label] for photo in self.photos]
+        return hashlib.sha256(json.dumps(photos).encode()).hexdigest()
 
 
-class EncodedImage(NamedTuple):
-    """A resized image, as PNG, and its row of the image table."""
+def preprocess(*, raw_dir: Path, images_path: Path, tfrecords_dir: Path, record_out: Path, params: ImageParams) -> None:
+    """Write the kept photos of each split, in the raw table's order, to sharded TFRecords with TFDS's metadata.
 
-    row: ImageRow
-    png: bytes
-
-
-def preprocess(*, raw_dir: Path, images_path: Path, tfrecords_dir: Path, params: ImageParams) -> None:
-    """Write the kept photos of each split, in the raw table's order, to sharded TFRecords with TFDS's metadata."""
-    kept = [row for row in read_images(images_path) if row.status == "kept"]
-    labels = sorted({row.label for row in kept})
-    counts = Counter(row.split for row in kept)
-    table = ImageTable(images_path.absolute(), stage.sha256_of(images_path))
-    encode = partial(encode_chunk, table=table, params=params)
-    with stage.whole_dir(tfrecords_dir) as unfinished, Progress("preprocess", total=len(kept)) as progress:
-        with ExitStack() as stack:
-            writers = {split: stack.enter_context(_SplitWriter(unfinished, split, counts[split])) for split in counts}
-            for encoded in map_chunks(encode, list_chunks(raw_dir.absolute())):
-                for image in encoded:
-                    writers[image.row.split].write(image, labels.index(image.row.label))
-                progress.advance(len(encoded))
-        _write_metadata(unfinished, labels, writers, params.size_px)
+    Shards and photos that the run before has written the same are taken over from it (tasks/reuse.py).
+    """
+    threading.Thread(target=importlib.import_module, args=["tensorflow_datasets"], daemon=True).start()  # half a second
+    photos = list_photos(raw_dir, images_path)
+    labels = sorted({photo.label for photo in photos})
+    output = Output(tfrecords_dir, record_out)
+    key = reuse.make_key("preprocess", [params.model_dump(), labels])
+    finished = reuse.finished_shards(output, key, Path.cwd())
+    with stage.whole_dir(tfrecords_dir) as unfinished, Progress("preprocess", total=len(photos)) as progress:
+        shards = plan_shards(photos, unfinished)
+        finished.check(finished.made)
+        made = {shard.made_from: _take_over(shard, finished, progress) for shard in shards}
+        missing = [shard for shard in shards if not made[shard.made_from]]
+        known = read_known(finished, set(finished.made) - set(made), labels) if missing else {}
+        write_shards(missing, known, labels, params, progress)
+        digests = reuse.digests_of(shard.path for shard in missing)
+        made |= {shard.made_from: {shard.path.name: digests[shard.path.name]} for shard in missing}
+        _write_metadata(unfinished, labels, shards, params.size_px)
+    reuse.write_record(output, key, made)
+    counts = Counter(photo.split for photo in photos)
     sizes = ", ".join(f"{split} {counts[split]:,}" for split in SPLITS)
-    log.info("preprocess: %s images of %d px (%s) in %s", f"{len(kept):,}", params.size_px, sizes, tfrecords_dir)
+    log.info("preprocess: %s images of %d px (%s) in %s", f"{len(photos):,}", params.size_px, sizes, tfrecords_dir)
 
 
-def encode_chunk(chunk: Chunk, *, table: ImageTable, params: ImageParams) -> list[EncodedImage]:
-    """Decode, resize and encode the kept photos of a row group; runs in a worker."""
-    rows = _kept_by_path(table)
+def list_photos(raw_dir: Path, images_path: Path) -> list[Photo]:
+    """Return the kept photos in the raw table's order."""
+    columns = ["path", "id", "label", "split", "status"]
+    table = pq.read_table(images_path, columns=columns, filters=[("status", "==", "kept")], use_threads=False)
+    kept = dict(zip(table["path"].to_pylist(), range(len(table)), strict=True))
+    ids, labels, splits = (table[name].to_pylist() for name in ("id", "label", "split"))
     return [
-        EncodedImage(rows[record.path], encode_png(record.content, params))
-        for record in read_chunk(chunk)
-        if record.path in rows
+        Photo(ids[place], file.path, labels[place], splits[place], chunk, row)
+        for chunk in list_chunks(raw_dir.absolute())
+        for row, file in enumerate(read_candidates(chunk))
+        if (place := kept.get(file.path)) is not None
     ]
+
+
+def plan_shards(photos: list[Photo], tfrecords_dir: Path) -> list[Shard]:
+    """Cut each split's photos into shards."""
+    shards = []
+    for split in SPLITS:
+        of_split = [photo for photo in photos if photo.split == split]
+        cuts = records.cut([photo.id for photo in of_split])
+        for number, cut in enumerate(cuts):
+            path = records.shard_path(tfrecords_dir, split, number, len(cuts))
+            shards.append(Shard(split, path, of_split[cut.start : cut.stop]))
+    return shards
+
+
+def _take_over(shard: Shard, finished: Finished, progress: Progress) -> Digests:
+    """Link a shard from the run before; return its digest by its name, or nothing."""
+    files = finished.files(shard.made_from)
+    if files:
+        progress.advance(len(shard.photos))
+    return finished.link(files, lambda _: shard.path)
+
+
+Known = dict[tuple[str, str, str], records.Example]  # by id, path and label
+
+
+def read_known(finished: Finished, older: Iterable[str], labels: list[str]) -> Known:
+    """Return where older shards have examples that shards of this run may have, too."""
+    paths = (finished.paths[name] for made_from in older for name in finished.files(made_from))
+    examples = (example for path in paths for example in records.scan_shard(path))
+    return {(example.id, example.path, labels[example.label]): example for example in examples}
+
+
+def write_shards(shards: list[Shard], known: Known, labels: list[str], params: ImageParams, progress: Progress) -> None:
+    """Write shards, a photo after the other in the raw table's order, so that each of its row groups is read once."""
+    shard_of = {photo.path: shard for shard in shards for photo in shard.photos}
+    photos = sorted((photo for shard in shards for photo in shard.photos), key=lambda photo: (photo.chunk, photo.row))
+    new = [photo for photo in photos if (photo.id, photo.path, photo.label) not in known]
+    wanted = [Wanted(chunk, tuple(photo.row for photo in some)) for chunk, some in groupby(new, lambda one: one.chunk)]
+    encoded = map_chunks(partial(encode_contents, params=params), wanted)
+    pngs = (png for some in encoded for png in some)
+    left = {shard.path: len(shard.photos) for shard in shards}
+    with ExitStack() as stack:
+        writers: dict[Path, records.Writer] = {}
+        for photo in photos:
+            path = shard_of[photo.path].path
+            if path not in writers:
+                writers[path] = stack.enter_context(closing(records.Writer(path)))
+            old = known.get((photo.id, photo.path, photo.label))
+            label = labels.index(photo.label)
+            writers[path].write(old.read() if old else records.serialize(next(pngs), label, photo.id, photo.path))
+            left[path] -= 1
+            if not left[path]:
+                writers.pop(path).close()
+            progress.advance(1)
+
+
+def encode_contents(wanted: Wanted, *, params: ImageParams) -> list[bytes]:
+    """Decode, resize and encode photos of a row group as PNG; runs in a worker."""
+    return [encode_png(content, params) for content in read_contents(wanted)]
 
 
 def encode_png(content: bytes, params: ImageParams) -> bytes:
@@ -83,47 +173,9 @@ def encode_png(content: bytes, params: ImageParams) -> bytes:
     return encoded.tobytes()
 
 
-@lru_cache(maxsize=1)
-def _kept_by_path(table: ImageTable) -> dict[str, ImageRow]:
-    return {row.path: row for row in read_images(table.path) if row.status == "kept"}
-
-
-class _SplitWriter:
-    """Writes one split's examples to full shards and a rest, opened one after the other."""
-
-    def __init__(self, tfrecords_dir: Path, split: str, images: int) -> None:
-        self._dir, self._split, self._images = tfrecords_dir, split, images
-        self._writer: records.Writer | None = None
-        self.shard_lengths: list[int] = []
-        self.bytes = 0
-
-    def __enter__(self) -> "_SplitWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-    def write(self, image: EncodedImage, label: int) -> None:
-        if self._writer is None or self.shard_lengths[-1] == records.IMAGES_PER_SHARD:
-            self._writer = self._next_shard()
-        example = records.serialize(image.png, label, image.row.id, image.row.path)
-        self._writer.write(example)
-        self.shard_lengths[-1] += 1
-        self.bytes += len(example)
-
-    def _next_shard(self) -> records.Writer:
-        if self._writer is not None:
-            self._writer.close()
-        shards = math.ceil(self._images / records.IMAGES_PER_SHARD)
-        path = records.shard_path(self._dir, self._split, len(self.shard_lengths), shards)
-        self.shard_lengths.append(0)
-        return records.Writer(path)
-
-
-def _write_metadata(tfrecords_dir: Path, labels: list[str], writers: dict[str, _SplitWriter], size_px: int) -> None:
+def _write_metadata(tfrecords_dir: Path, labels: list[str], shards: list[Shard], size_px: int) -> None:
     """Write what TFDS needs to load the folder: features.json, dataset_info.json, the label names."""
-    import tensorflow_datasets as tfds  # half a second, while the workers decode
+    import tensorflow_datasets as tfds  # begun when the stage began
 
     features = tfds.features.FeaturesDict(
         {
@@ -139,12 +191,12 @@ def _write_metadata(tfrecords_dir: Path, labels: list[str], writers: dict[str, _
     splits = [
         tfds.core.SplitInfo(
             name=split,
-            shard_lengths=writers[split].shard_lengths,
-            num_bytes=writers[split].bytes,
+            shard_lengths=[len(shard.photos) for shard in some],
+            num_bytes=sum(records.bytes_of_examples(shard.path, len(shard.photos)) for shard in some),
             filename_template=template.replace(split=split),
         )
         for split in SPLITS
-        if split in writers
+        if (some := [shard for shard in shards if shard.split == split])
     ]
     tfds.folder_dataset.write_metadata(
         data_dir=tfrecords_dir,
@@ -164,11 +216,13 @@ def main(argv: list[str] | None = None) -> None:
     stage.add_path(parser, "--raw-dir", "data/raw", "reads: photos")
     stage.add_path(parser, "--images-path", "data/images.parquet", "reads: which photos are kept, and their splits")
     stage.add_path(parser, "--tfrecords-dir", "data/tfrecords", "writes: TFRecords")
+    stage.add_path(parser, "--record-out", "data/tfrecords.json", "writes: what the shards were made from")
     args = parser.parse_args(argv)
     preprocess(
         raw_dir=args.raw_dir,
         images_path=args.images_path,
         tfrecords_dir=args.tfrecords_dir,
+        record_out=args.record_out,
         params=load_section(args.params, "image", ImageParams),
     )
 

@@ -1,9 +1,10 @@
 """The raw table: original, unmodified bytes of every candidate file, in Parquet shards that are read as a stream.
 
 Columns: `path` (inside the source), `label` (class folder, lower case), `split` (predefined: train, val, test or
-empty), `content` (the file's bytes).
+empty), `id` (SHA-256 of the file's bytes, in hex), `content` (those bytes).
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,11 +12,28 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.stage import PawlineError
+
 SCHEMA = pa.schema(
-    [("path", pa.string()), ("label", pa.string()), ("split", pa.string()), ("content", pa.large_binary())]
+    [
+        ("path", pa.string()),
+        ("label", pa.string()),
+        ("split", pa.string()),
+        ("id", pa.string()),
+        ("content", pa.large_binary()),
+    ]
 )
 SHARD_BYTES = 64 * 2**20
 ROW_GROUP_BYTES, ROW_GROUP_RECORDS = 8 * 2**20, 256  # what a reader holds in memory at a time, at most
+
+
+class Candidate(NamedTuple):
+    """One candidate file without its bytes, of which `id` is the SHA-256 in hex."""
+
+    path: str
+    label: str
+    split: str
+    id: str
 
 
 class RawRecord(NamedTuple):
@@ -85,9 +103,41 @@ def read_shard(shard: Path) -> Iterator[RawRecord]:
 
 
 def _records(file: pq.ParquetFile, group: int) -> Iterator[RawRecord]:
-    table = file.read_row_group(group, use_threads=False)
-    for row in zip(*(table.column(name) for name in SCHEMA.names), strict=True):
+    table = file.read_row_group(group, RawRecord._fields, use_threads=False)
+    for row in zip(*(table.column(name) for name in RawRecord._fields), strict=True):
         yield RawRecord(*(value.as_py() for value in row))
+
+
+def read_candidates(chunk: Chunk) -> list[Candidate]:
+    """Read what a row group says of its files; their bytes are not touched."""
+    with pq.ParquetFile(chunk.shard) as file:
+        table = file.read_row_group(chunk.row_group, Candidate._fields, use_threads=False)
+    return [Candidate(*row) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]
+
+
+class Wanted(NamedTuple):
+    """Some files of a row group, by their rows in it."""
+
+    chunk: Chunk
+    rows: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return str(self.chunk)
+
+
+def read_contents(wanted: Wanted) -> Iterator[bytes]:
+    """Yield the bytes of the wanted files.
+
+    Raises:
+        PawlineError: They are not those that were ingested.
+    """
+    with pq.ParquetFile(wanted.chunk.shard) as file:
+        table = file.read_row_group(wanted.chunk.row_group, ["id", "content"], use_threads=False)
+    for row in wanted.rows:
+        content: bytes = table["content"][row].as_py()
+        if hashlib.sha256(content).hexdigest() != table["id"][row].as_py():
+            raise PawlineError(f"{wanted}: a file is not what was ingested: run `dvc repro --force ingest`")
+        yield content
 
 
 class _Shards:
@@ -104,8 +154,9 @@ class _Shards:
             # Photos are compressed already: a codec would cost time and save nothing.
             self._writer = pq.ParquetWriter(path, SCHEMA, compression="none", use_dictionary=["label", "split"])
             self._number, self._bytes = self._number + 1, 0
-        columns = [pa.array(column, field.type) for column, field in zip(zip(*group, strict=True), SCHEMA, strict=True)]
-        self._writer.write_table(pa.Table.from_arrays(columns, schema=SCHEMA))
+        columns = {name: list(column) for name, column in zip(RawRecord._fields, zip(*group, strict=True), strict=True)}
+        columns["id"] = [hashlib.sha256(record.content).hexdigest() for record in group]
+        self._writer.write_table(pa.Table.from_pydict(columns, SCHEMA))
         self._bytes += group_bytes
 
     def close(self) -> None:

@@ -6,23 +6,28 @@ index), `id` (SHA-256 of the original bytes) and `path`.
 Writing does without TensorFlow, which takes seconds to import.
 """
 
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import google_crc32c
 import numpy as np
 
 from tasks import stage
+from tasks.parallel import available_processors
 
 if TYPE_CHECKING:
     from tasks.quiet_tf import Tensor
 
 NAME = "pawline"
 VERSION = "1.0.0"
-IMAGES_PER_SHARD = 128
+IMAGES_PER_SHARD = 128  # one id in so many ends a shard, which has at most twice as many images
 BATCH_SIZE = 32
+LENGTH, CHECKSUM_BYTES = "<Q", 4  # what surrounds an example: its length and a checksum of that, and one of itself
 
 
 class Batch(NamedTuple):
@@ -44,6 +49,22 @@ def shard_paths(tfrecords_dir: Path, split: str) -> list[Path]:
     return sorted(tfrecords_dir.glob(f"{NAME}-{split}.tfrecord-*"))
 
 
+def cut(ids: Sequence[str]) -> list[range]:
+    """Cut a split's images into shards: ranges of their positions.
+
+    A shard ends at an image whose id says so, or when it is full. So where images come or go, only the shards around
+    them change (content-defined chunking: Muthitacharoen, Chen and Mazieres, "A low-bandwidth network file system",
+    SOSP 2001).
+    """
+    shards, start = [], 0
+    for end, image_id in enumerate(ids, start=1):
+        ends_here = int(image_id[:8], 16) % IMAGES_PER_SHARD == 0
+        if ends_here or end - start == 2 * IMAGES_PER_SHARD or end == len(ids):
+            shards.append(range(start, end))
+            start = end
+    return shards
+
+
 class Writer:
     """Writes serialised examples to a shard.
 
@@ -56,12 +77,17 @@ class Writer:
 
     def write(self, example: bytes) -> None:
         """Append an example."""
-        length = struct.pack("<Q", len(example))
+        length = struct.pack(LENGTH, len(example))
         self._file.write(b"".join([length, _masked_crc32c(length), example, _masked_crc32c(example)]))
 
     def close(self) -> None:
         """Write what is buffered, and close the file."""
         self._file.close()
+
+
+def bytes_of_examples(shard: Path, examples: int) -> int:
+    """Return the bytes of a shard's examples, without what surrounds them."""
+    return shard.stat().st_size - examples * (struct.calcsize(LENGTH) + 2 * CHECKSUM_BYTES)
 
 
 def _masked_crc32c(content: bytes) -> bytes:
@@ -94,6 +120,92 @@ def _varint(number: int) -> bytes:
         encoded.append(number & 0x7F | 0x80)
         number >>= 7
     return bytes([*encoded, number])
+
+
+class Example(NamedTuple):
+    """What tells examples apart, and where in its shard one lies, as it was serialised."""
+
+    id: str
+    path: str
+    label: int
+    shard: Path
+    start: int
+    length: int
+
+    def read(self) -> bytes:
+        """Read it from its shard."""
+        with self.shard.open("rb") as file:
+            file.seek(self.start)
+            return file.read(self.length)
+
+
+def scan_shard(shard: Path) -> Iterator[Example]:
+    """Yield a shard's examples, their images left where they are; the shard is whole."""
+    with shard.open("rb") as file:
+        while header := file.read(struct.calcsize(LENGTH)):
+            [length] = struct.unpack(LENGTH, header)
+            start = file.seek(CHECKSUM_BYTES, os.SEEK_CUR)
+            yield Example(**_parse(file.read(length)), shard=shard, start=start, length=length)
+            file.seek(CHECKSUM_BYTES, os.SEEK_CUR)
+
+
+def _parse(example: bytes) -> dict[str, Any]:
+    """Return the id, path and label of what `serialize` has written."""
+    [[_, features]] = _fields(example)
+    values = {}
+    for _, entry in _fields(features):
+        (_, name), (_, feature) = _fields(entry)
+        [[_, values[bytes(name).decode()]]] = _fields(feature)
+    texts = {name: bytes(next(_fields(values[name]))[1]).decode() for name in ("id", "path")}
+    label, _ = _read_varint(next(_fields(values["label"]))[1], 0)
+    return texts | {"label": label}
+
+
+def _fields(message: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Yield the number and content of each field of wire type 2."""
+    view, position = memoryview(message), 0
+    while position < len(view):
+        number = view[position] >> 3
+        length, start = _read_varint(view, position + 1)
+        position = start + length
+        yield number, view[start:position]
+
+
+def _read_varint(view: memoryview, position: int) -> tuple[int, int]:
+    """Return a number, and where what follows it begins."""
+    number = shift = 0
+    while view[position] > 0x7F:
+        number |= (view[position] & 0x7F) << shift
+        position, shift = position + 1, shift + 7
+    return number | view[position] << shift, position + 1
+
+
+def read_all(shard: Path) -> Batch:
+    """Read a whole shard: at most `2 * IMAGES_PER_SHARD` images."""
+    images, labels, ids, paths = zip(*read_shard(shard), strict=True)
+    return Batch(
+        np.concatenate(images), np.concatenate(labels), list(chain.from_iterable(ids)), list(chain.from_iterable(paths))
+    )
+
+
+def read_examples(examples: Sequence[Example], positions: Iterable[int]) -> Batch:
+    """Read and decode some of the examples that `scan_shard` has found; a thread a processor."""
+    from tasks.quiet_tf import tf
+
+    def decode(example: Example) -> np.ndarray:
+        parsed = tf.io.parse_single_example(example.read(), {"image": tf.io.FixedLenFeature((), tf.string)})
+        image: np.ndarray = tf.io.decode_png(parsed["image"], channels=3).numpy()
+        return image
+
+    chosen = [examples[position] for position in positions]
+    with ThreadPoolExecutor(available_processors()) as pool:
+        images = list(pool.map(decode, chosen))
+    return Batch(
+        np.stack(images) if images else np.zeros((0, 0, 0, 3), np.uint8),
+        np.array([example.label for example in chosen], np.int64),
+        [example.id for example in chosen],
+        [example.path for example in chosen],
+    )
 
 
 def read_shard(shard: Path) -> Iterator[Batch]:

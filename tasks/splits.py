@@ -8,15 +8,18 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from tasks.close_hashes import Hashes
 from tasks.duplicates import near_duplicate_groups
 from tasks.image_table import SPLITS, ImageRow
 from tasks.params import SplitShares
 
 
 def assign_splits(
-    rows: Iterable[ImageRow], *, shares: SplitShares, near_duplicate_bits: int, kept_ids: Iterable[str]
+    rows: Iterable[ImageRow], *, shares: SplitShares, close_hashes: Hashes, kept_ids: Iterable[str]
 ) -> list[ImageRow]:
     """Give every kept photo its group and split; the order of the rows changes.
+
+    `close_hashes` are the pairs of perceptual hashes that make near-duplicates (`find_close_pairs`).
 
     A group that straddles predefined splits stays whole in the most precious one (test before val before train); its
     other members are quarantined as `split_leak`, except `kept_ids`, which become groups of their own.
@@ -25,7 +28,7 @@ def assign_splits(
     predefined = predefined_splits(rows)
     assigned = [replace(row, split="") for row in rows if row.reason]
     kept = [replace(row, split=(row.split or "train") if predefined else "") for row in rows if not row.reason]
-    for members in near_duplicate_groups(kept, max_bits=near_duplicate_bits):
+    for members in near_duplicate_groups(kept, close_hashes):
         whole, leaks = _without_leaks(members)
         group = min(row.id for row in whole)
         split = _split_of(group, whole[0].split, predefined, shares)

@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -47,6 +48,7 @@ def run(main: Callable[[], None]) -> None:
     the keyboard.
     """
     _die_with_parent()
+    _allow_many_files()
     signal.signal(signal.SIGTERM, _end)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
@@ -89,6 +91,12 @@ def _die_with_parent() -> None:
     if sys.platform == "linux" and "DVC_STAGE" in os.environ:
         pr_set_pdeathsig = 1  # linux/prctl.h
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _allow_many_files() -> None:
+    """Let this process open as many files as the system lets it: a training split is mapped from its many shards."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @contextmanager

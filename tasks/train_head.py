@@ -1,6 +1,6 @@
 """Stage `train_head` (stage 1): the new head, on pooled vectors of the frozen backbone.
 
-reads   data/features/, models/backbone/, params.yaml: train_head
+reads   data/features/, models/backbone/, params.yaml: train_head, compute
 writes  models/stage1/ (head.keras, classifier.keras with the head on the backbone, curves epochs.csv and batches.csv,
         metrics.json of the best epoch, summary.json with the freeze witness, environment.json)
 
@@ -11,10 +11,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tasks import stage
+from tasks import stage, workers
 from tasks.environment import write_environment
 from tasks.feature_store import read_manifest
-from tasks.params import TrainHeadParams, load_section
+from tasks.params import AUTO, ComputeParams, TrainHeadParams, load_section
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import
     from tasks.heads import Output
@@ -25,32 +25,41 @@ log = logging.getLogger(__name__)
 METRICS = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss")
 
 
-def train_head(*, features_dir: Path, backbone_dir: Path, stage1_dir: Path, params: TrainHeadParams) -> None:
-    """Train the head, keep its best epoch, and prove that the backbone it stands on did not move."""
-    from tasks import curves, heads, keras_files, model, training, witness
+def train_head(
+    *, features_dir: Path, backbone_dir: Path, stage1_dir: Path, params: TrainHeadParams, compute: ComputeParams = AUTO
+) -> None:
+    """Train the head, keep its best epoch, and prove that the backbone it stands on did not move.
+
+    Of several workers the chief alone writes what comes out.
+    """
+    from tasks import curves, heads, keras_files, model, strategy, training, witness
 
     manifest = read_manifest(features_dir)
     labels = manifest["labels"]
     output = output_for(params.output, len(labels))
+    team = strategy.join(compute, "train_head", params, features_dir, backbone_dir)
     backbone = model.load_backbone(backbone_dir, manifest["size_px"])
     backbone.trainable = False
     before = witness.frozen_digests(backbone)
     witness.check_same_weights(before, manifest)
-    head = heads.build_head(backbone.output_shape[-1], len(labels), params, output=output)
+    with strategy.scope(team):
+        head = heads.build_head(backbone.output_shape[-1], len(labels), params, output=output)
     classifier = model.build_classifier(backbone, head, pooling=manifest["pooling"], output=output)
     splits = training.open_splits(features_dir, "pooled")
-    key = stage.digest_inputs(params.model_dump(), features_dir, backbone_dir)
-    with stage.scratch_dir("train_head", key) as scratch:
-        history = training.train(head, splits, params, output=output, scratch=scratch, what="train_head")
-        best = history.best
+    with workers.scratch_dir("train_head", params.model_dump(), features_dir, backbone_dir) as scratch:
+        with strategy.scope(team):
+            history = training.train(head, splits, params, output=output, scratch=scratch, what="train_head")
         record = witness.check_frozen(before, witness.frozen_digests(backbone), what="train_head")
+        best = history.best
+        if not workers.is_chief():
+            return
         with stage.whole_dir(stage1_dir) as unfinished:
             keras_files.save_model(head, unfinished / "head.keras")
             keras_files.save_model(classifier, unfinished / "classifier.keras")
             curves.write_curves(history, unfinished)
             curves.write_metrics({name: best[name] for name in METRICS}, unfinished / "metrics.json")
             summary = {"labels": labels, "output": output, "witness": record} | curves.outcome(history, params)
-            stage.write_json(summary, unfinished / "summary.json")
+            stage.write_json(summary | strategy.trained_by(head), unfinished / "summary.json")
             write_environment(unfinished)
     log.info(
         "train_head: best epoch %d, validation accuracy %.4f, loss %.4f; %d frozen tensors unmoved; in %s",
@@ -86,6 +95,7 @@ def main(argv: list[str] | None = None) -> None:
         backbone_dir=args.backbone_dir,
         stage1_dir=args.stage1_dir,
         params=load_section(args.params, "train_head", TrainHeadParams),
+        compute=load_section(args.params, "compute", ComputeParams),
     )
 
 

@@ -3,11 +3,12 @@
 Reads   data/raw/                        the candidate files, in Parquet shards
         params.yaml, section validate    thresholds, split shares, a person's verdicts
 Writes  data/images.parquet              one row a file: verdict, evidence, duplicate group, split
+        data/verdicts/                   what the next run need not decode again (tasks/verdicts.py)
         reports/validation/              Great Expectations' Data Docs: open index.html
         reports/metrics/validation.json  counts
 
 Nothing is deleted: a file that is not fit is quarantined by its row's status and reason. When an expectation is not
-met the stage fails: the Data Docs show why, and the other two outputs stay as they were.
+met the stage fails: the Data Docs show why, and the other outputs stay as they were.
 
     python -m tasks.validate
 
@@ -17,30 +18,38 @@ About 1,200 photos a second on two processors, and 3 seconds for Great Expectati
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from tasks import stage
+from tasks import reuse, stage
+from tasks.close_hashes import Hashes, find_close_pairs
 from tasks.cluster import map_chunks
 from tasks.data_docs import write_data_docs
-from tasks.duplicates import quarantine_conflicts, quarantine_exact_duplicates
-from tasks.expectations import first_failure, run_suites
+from tasks.duplicates import hashes_of, quarantine_conflicts, quarantine_exact_duplicates
+from tasks.expectations import first_failure, import_ahead, run_suites
 from tasks.image_table import SPLITS, ImageRow, write_images
-from tasks.images import judge
+from tasks.images import Verdict, judge
 from tasks.overrides import apply_overrides, parse_keep
 from tasks.params import ValidateParams, load_section
 from tasks.progress import Progress
-from tasks.raw import Chunk, list_chunks, read_chunk
+from tasks.raw import Candidate, Chunk, Wanted, list_chunks, read_candidates, read_contents
 from tasks.splits import assign_splits, required_splits
+from tasks.verdicts import Keys, Known, read_known, write_known
 
 log = logging.getLogger(__name__)
 
 
+class Listed(NamedTuple):
+    """A row group of the raw table and its files."""
+
+    chunk: Chunk
+    files: list[Candidate]
+
+
 def validate(
-    *, raw_dir: Path, images_out: Path, docs_out: Path, metrics_out: Path, params: ValidateParams
+    *, raw_dir: Path, images_out: Path, verdicts_dir: Path, docs_out: Path, metrics_out: Path, params: ValidateParams
 ) -> dict[str, Any]:
     """Judge every file and write the image table, the Data Docs and the counts.
 
@@ -50,66 +59,91 @@ def validate(
     Raises:
         PawlineError: When an expectation is not met, an override makes no sense, or a worker process died.
     """
-    candidates = judge_files(raw_dir, params)
-    rows = decide(candidates, params)
+    import_ahead()
+    known = read_known(verdicts_dir, _keys(params))
+    files, verdicts, pairs = examine(raw_dir, params, known)
+    rows = decide(files, params, pairs)
     summary = summarize(rows)
-    runs = run_suites(rows, params, required_splits(candidates, params.splits))
+    runs = run_suites(rows, params, required_splits(files, params.splits))
     with stage.whole_dir(docs_out) as unfinished:
         write_data_docs(runs, summary["by_reason"], unfinished)
     failure = first_failure(runs)
     if failure:
         raise stage.PawlineError(f"validation failed: {failure}; see {docs_out / 'index.html'}")
+    with stage.whole_dir(verdicts_dir) as unfinished:
+        write_known(verdicts, pairs, unfinished, _keys(params))
     with stage.whole_file(images_out) as unfinished, stage.whole_file(metrics_out) as unfinished_metrics:
         write_images(rows, unfinished)
         stage.write_json(summary, unfinished_metrics)
     return summary
 
 
-def judge_files(raw_dir: Path, params: ValidateParams) -> list[ImageRow]:
-    """Decode every file once, in parallel, and return a row for each, sorted by path."""
-    chunks = list_chunks(raw_dir.absolute())
-    if not chunks:
+def _keys(params: ValidateParams) -> Keys:
+    near = _judging(params) | {"near_duplicate_bits": params.near_duplicate_bits}
+    return Keys(reuse.make_key("validate", _judging(params)), reuse.make_key("validate", near))
+
+
+def _judging(params: ValidateParams) -> dict[str, Any]:
+    """Return the parameters of `judge`."""
+    return {name: getattr(params, name) for name in ("min_side_px", "max_pixels", "blank_max_stddev")}
+
+
+class Examined(NamedTuple):
+    """What is to be decided on: a row for each file, sorted by path, the verdicts by id, pairs of close hashes."""
+
+    files: list[ImageRow]
+    verdicts: dict[str, Verdict]
+    pairs: Hashes
+
+
+def examine(raw_dir: Path, params: ValidateParams, known: Known) -> Examined:
+    """Look at the bytes of every file that is not known."""
+    candidates = list_candidates(raw_dir)
+    verdicts = judge_files(candidates, known.verdicts, _judging(params))
+    rows = [ImageRow(**file._asdict(), **vars(verdicts[file.id])) for _, files in candidates for file in files]
+    bits = params.near_duplicate_bits
+    pairs = find_close_pairs(hashes_of(rows), max_bits=bits, known=known.hashes, known_pairs=known.pairs)
+    return Examined(sorted(rows, key=lambda row: row.path), verdicts, pairs)
+
+
+def list_candidates(raw_dir: Path) -> list[Listed]:
+    """Return the row groups of the raw table, and what they say of their files."""
+    listed = [Listed(chunk, read_candidates(chunk)) for chunk in list_chunks(raw_dir.absolute())]
+    if not listed:
         raise stage.PawlineError(f"{raw_dir} holds no photos: run `dvc repro ingest` first")
-    judge_one_chunk = partial(
-        judge_chunk,
-        min_side_px=params.min_side_px,
-        max_pixels=params.max_pixels,
-        blank_max_stddev=params.blank_max_stddev,
-    )
-    rows: list[ImageRow] = []
-    with Progress("validate", total=sum(chunk.records for chunk in chunks)) as progress:
-        for judged in map_chunks(judge_one_chunk, chunks):
-            rows += judged
-            progress.advance(len(judged))
-    return sorted(rows, key=lambda row: row.path)
+    return listed
 
 
-def judge_chunk(chunk: Chunk, *, min_side_px: int, max_pixels: int, blank_max_stddev: float) -> list[ImageRow]:
-    """Judge the files of one chunk, each by its bytes alone; runs in a worker process."""
-    rows = []
-    for record in read_chunk(chunk):
-        verdict = judge(
-            record.content, min_side_px=min_side_px, max_pixels=max_pixels, blank_max_stddev=blank_max_stddev
-        )
-        rows.append(
-            ImageRow(
-                id=hashlib.sha256(record.content).hexdigest(),
-                path=record.path,
-                label=record.label,
-                split=record.split,
-                bytes=len(record.content),
-                **asdict(verdict),
-            )
-        )
-    return rows
+def judge_files(
+    candidates: Sequence[Listed], known: Mapping[str, Verdict], judging: Mapping[str, Any]
+) -> dict[str, Verdict]:
+    """Return a verdict on every file's bytes by its id: the known one, or decode it, once, in parallel."""
+    looked_up = [
+        Wanted(chunk, tuple(row for row, file in enumerate(files) if file.id not in known))
+        for chunk, files in candidates
+    ]
+    wanted = [some for some in looked_up if some.rows]
+    verdicts = {file.id: known[file.id] for _, files in candidates for file in files if file.id in known}
+    if verdicts:
+        log.info("validate: %s different files were judged before", f"{len(verdicts):,}")
+    with Progress("validate", total=sum(len(some.rows) for some in wanted)) as progress:
+        for some, judged in zip(wanted, map_chunks(partial(judge_contents, judging=judging), wanted), strict=True):
+            verdicts |= judged
+            progress.advance(len(some.rows))
+    return verdicts
 
 
-def decide(candidates: Iterable[ImageRow], params: ValidateParams) -> list[ImageRow]:
+def judge_contents(wanted: Wanted, *, judging: Mapping[str, Any]) -> dict[str, Verdict]:
+    """Judge files of one chunk, each by its bytes alone, and return the verdicts by id; runs in a worker process."""
+    return {hashlib.sha256(content).hexdigest(): judge(content, **judging) for content in read_contents(wanted)}
+
+
+def decide(files: Iterable[ImageRow], params: ValidateParams, close_hashes: Hashes) -> list[ImageRow]:
     """Add what depends on other files and on people: overrides, duplicates, groups, splits; sorted by path."""
     keep = parse_keep(params.keep)
-    rows = apply_overrides(candidates, keep=keep, reject=params.reject)
+    rows = apply_overrides(files, keep=keep, reject=params.reject)
     rows = quarantine_exact_duplicates(quarantine_conflicts(rows, keep))
-    rows = assign_splits(rows, shares=params.splits, near_duplicate_bits=params.near_duplicate_bits, kept_ids=keep)
+    rows = assign_splits(rows, shares=params.splits, close_hashes=close_hashes, kept_ids=keep)
     return sorted(rows, key=lambda row: row.path)
 
 
@@ -152,12 +186,14 @@ def main(argv: list[str] | None = None) -> None:
     stage.add_path(parser, "--params", "params.yaml", "reads: parameters")
     stage.add_path(parser, "--raw-dir", "data/raw", "folder of Parquet shards to read")
     stage.add_path(parser, "--images-out", "data/images.parquet", "table to write")
+    stage.add_path(parser, "--verdicts-dir", "data/verdicts", "folder of what is known of files, read and written")
     stage.add_path(parser, "--docs-out", "reports/validation", "folder of Data Docs to write")
     stage.add_path(parser, "--metrics-out", "reports/metrics/validation.json", "counts to write")
     args = parser.parse_args(argv)
     summary = validate(
         raw_dir=args.raw_dir,
         images_out=args.images_out,
+        verdicts_dir=args.verdicts_dir,
         docs_out=args.docs_out,
         metrics_out=args.metrics_out,
         params=load_section(args.params, "validate", ValidateParams),

@@ -3,10 +3,14 @@
 import gc
 import os
 import shutil
+import signal
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import s3
 from tests.once import made_once
 
 ROOT = Path(__file__).parent.parent
@@ -19,17 +23,24 @@ SLOWEST = (
     "tasks/export/test_export.py",
     "test_docs_exports.py",
     "test_audit.py",
+    "test_remote_storage.py",
     "flows/commands/test_certify.py",
     "tasks/test_backbone.py",
     "tasks/test_engines.py",
     "tasks/test_evaluate.py",
     "tasks/test_features.py",
+    "tasks/test_strategy.py",
     "tasks/test_training.py",
     "tasks/test_fine_tune.py",
     "tasks/test_validate.py",
     "lineage/test_why.py",
     "lineage/test_verify.py",
 )
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what tests start, also where a shell runs them in the background and has it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -84,3 +95,28 @@ def three_runs(three_runs_made: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ".config"))
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real S3 API, for the tests of this process."""
+    with s3.served(tmp_path_factory.mktemp("s3") / "server.log") as address:
+        yield address
+
+
+@pytest.fixture
+def bucket(s3_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> s3.Bucket:
+    """An empty bucket, and an environment that leads to it."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    settings = s3.KEYS | {
+        "AWS_ENDPOINT_URL": s3_address,
+        "AWS_CONFIG_FILE": str(tmp_path / ".aws-config"),
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / ".aws-credentials"),
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    made = s3.Bucket(s3_address, f"photos-{uuid.uuid4().hex}")
+    made.request("PUT")
+    return made

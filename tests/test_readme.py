@@ -38,6 +38,8 @@ RUN_BY = {  # where each command of the README is really run
     "pawline why": "tests/test_audit.py",
     "pawline why train_head": "tests/test_audit.py",
     "pawline gc": "tests/test_audit.py",
+    "pawline remote add s3://my-bucket/pawline": "tests/test_remote_storage.py",
+    "pawline push": "tests/test_remote_storage.py",
     "pawline retrain": "tests/test_retraining.py",
     "pawline ui": "tests/test_retraining.py",
     "pawline worker": "tests/test_retraining.py",

@@ -15,7 +15,7 @@ from tasks.backbone import backbone
 from tasks.evaluate import evaluate
 from tasks.feature_store import read_ids, shard_files
 from tasks.features import features
-from tasks.fine_tune import fine_tune
+from tasks.fine_tune import FineTuneInputs, fine_tune
 from tasks.ingest import ingest
 from tasks.label_errors import label_errors
 from tasks.params import Params, check_params
@@ -44,6 +44,7 @@ def run_pipeline(params: Params) -> Path:
     validate(
         raw_dir=data / "raw",
         images_out=data / "images.parquet",
+        verdicts_dir=data / "verdicts",
         docs_out=reports / "validation",
         metrics_out=reports / "metrics" / "validation.json",
         params=params.validate_,
@@ -52,6 +53,7 @@ def run_pipeline(params: Params) -> Path:
         raw_dir=data / "raw",
         images_path=data / "images.parquet",
         tfrecords_dir=data / "tfrecords",
+        record_out=data / "tfrecords.json",
         params=params.image,
     )
     backbone(params=params.backbone, weights_json=data / "weights.json", out_dir=models / "backbone")
@@ -59,6 +61,7 @@ def run_pipeline(params: Params) -> Path:
         tfrecords_dir=data / "tfrecords",
         backbone_dir=models / "backbone",
         features_dir=data / "features",
+        record_out=data / "features.json",
         params=params.features,
         image=params.image,
         unfrozen_layers=params.fine_tune.unfrozen_layers,
@@ -70,9 +73,7 @@ def run_pipeline(params: Params) -> Path:
         params=params.train_head,
     )
     fine_tune(
-        features_dir=data / "features",
-        stage1_dir=models / "stage1",
-        backbone_dir=models / "backbone",
+        inputs=FineTuneInputs(data / "features", models / "stage1", models / "backbone"),
         stage2_dir=models / "stage2",
         classifier_out=models / "classifier.keras",
         params=params.fine_tune,
@@ -173,14 +174,13 @@ def test_five_classes_get_a_softmax(quick: tuple[Path, str]) -> None:
         tfrecords_dir=made / "data/tfrecords",
         backbone_dir=made / "models/backbone",
         features_dir=data / "features",
+        record_out=data / "features.json",
         params=params.features,
         image=params.image,
         unfrozen_layers=tail.unfrozen_layers,
     )
     fine_tune(
-        features_dir=data / "features",
-        stage1_dir=models / "stage1",
-        backbone_dir=made / "models/backbone",
+        inputs=FineTuneInputs(data / "features", models / "stage1", made / "models/backbone"),
         stage2_dir=models / "stage2",
         classifier_out=models / "classifier.keras",
         params=tail,

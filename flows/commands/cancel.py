@@ -67,7 +67,7 @@ def _at_work() -> list[AtWork]:
     from flows import liveness
 
     runs = _on_server()  # first: a run removes its note before it is over
-    noted = {note.run: note for note in liveness.notes() if note.is_alive}
+    noted = {note.run: note for note in liveness.notes() if note.is_alive and note.part_of is None}
     known = [_described(run, noted.pop(str(run.id), None)) for run in runs]
     return [*known, *(AtWork(note.run, note.name, f"process {note.pid}", note, False) for note in noted.values())]
 

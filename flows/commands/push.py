@@ -21,18 +21,22 @@ def push_command(
 
     \b
     Examples:
-      pawline push                   to the default remote (`dvc remote add --default NAME PLACE`)
+      pawline push                   to the default remote (`pawline remote add URL`)
       pawline push --remote backup
     """  # noqa: D301 - \b keeps the lines of the examples apart
     enter_project()
+    from flows import remotes
     from lineage.runs import Project, versions
 
     project = Project(Path.cwd())
     known = project.store.remotes
     if not known or (remote and remote not in known):
-        there = f"there are {', '.join(known)}" if known else "there is none: `dvc remote add --default NAME PLACE`"
+        there = f"there are {', '.join(known)}" if known else "there is none: `pawline remote add URL`"
         raise PawlineError(f"no remote{f' {remote}' if remote else ''} is configured; {there}")
     with interruptible("what was copied is there; run it again for the rest"):
+        place = remotes.find_remote(project.root, remote or known[0])
+        if place.can_be_tried:
+            remotes.check_access(place, make_folder=True)
         for version in versions(project):
             copied = project.store.push_outputs(project.lock(version), remote or known[0])
             typer.echo(f"{version.name}: {copied or 'no'} files copied to {remote or known[0]}")

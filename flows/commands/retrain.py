@@ -29,7 +29,8 @@ def retrain_command(
     is all. Otherwise a challenger is trained in a git worktree beside the project, so that your files are not
     touched, and answers the same test photos as the champion. It is registered and promoted if it is better beyond
     chance, worse on no class or slice, and within the limits of `gate:` in params.yaml; if not, it is kept as a DVC
-    experiment. Either way reports/retrain/ has the comparison.
+    experiment. Either way reports/retrain/ has the comparison. With a default remote (`pawline remote add`), what is
+    missing is fetched from there first, and a new champion's files are copied there last.
 
     \b
     Examples:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import anyio
 import psutil
@@ -23,7 +24,12 @@ POLL_SECONDS = 0.5
 logger = logging.getLogger(__name__)
 
 
-def worker_command() -> None:
+def worker_command(
+    pool: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="A process pool for stages that ask for it in dvc.yaml. Default: the runs'."),
+    ] = None,
+) -> None:
     """Carry out scheduled and requested runs, until Ctrl-C.
 
     Works for the pool of prefect.yaml, on the server of `pawline ui`, in the project's folder, and shows what the runs
@@ -31,42 +37,48 @@ def worker_command() -> None:
     running are made up for by one run; runs whose process died are set to Crashed. Ctrl-C ends its runs too: the
     next one carries on from there.
 
+    With --pool it takes single stages instead: those with `work_pool: NAME` in their meta in dvc.yaml, such as on a
+    machine with a GPU that sees the same folder.
+
     \b
     Examples:
       pawline ui                                  in one terminal
       pawline worker                              in another
       pawline schedule --cron "0 3 * * *"         in a third, once
+      pawline worker --pool gpu                   for stages with `meta: {prefect: {work_pool: gpu}}`
     """  # noqa: D301 - \b keeps the lines of the examples apart
     enter_project()
     api = server.require()
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     from prefect.client.orchestration import get_client
 
-    from flows import deployments, liveness
+    from flows import deployments, liveness, pools
 
     liveness.end_dead_runs()
     with get_client(sync_client=True) as client:
-        deployments.make_pool(client)
-        for line in deployments.make_up(client):
-            logger.info("%s", line)
-    typer.echo(f"at work for {api.removesuffix('/api')} (Ctrl-C ends it): `pawline schedule` shows what is planned")
-    anyio.run(_work)
+        if pool is not None:
+            pools.make(client, pool)
+        else:
+            deployments.make_pool(client)
+            for line in deployments.make_up(client):
+                logger.info("%s", line)
+    what = "`pawline schedule` shows what is planned" if pool is None else f"takes the stages of work pool {pool}"
+    typer.echo(f"at work for {api.removesuffix('/api')} (Ctrl-C ends it): {what}")
+    anyio.run(_work, pool or liveness.POOL)
     typer.echo("the worker has ended; what is due waits for the next one")
 
 
-async def _work() -> None:
+async def _work(pool: str) -> None:
     """Start the runs that are due, until a signal comes; then end those that are at work, and leave with the last."""
     from prefect.settings import PREFECT_WORKER_HEARTBEAT_SECONDS, PREFECT_WORKER_QUERY_SECONDS
     from prefect.workers.process import ProcessWorker
-
-    from flows.liveness import POOL
 
     for name in ("prefect.FlowRunCancellingObserver", "asyncio"):
         logging.getLogger(name).addFilter(_in_one_line)
     polls = PREFECT_WORKER_QUERY_SECONDS.value()
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with anyio.create_task_group() as ending:
-            async with ProcessWorker(work_pool_name=POOL) as worker:
+            async with ProcessWorker(work_pool_name=pool) as worker:
                 async with anyio.create_task_group() as loops:
                     loops.start_soon(partial(_repeat, tells=True), worker.get_and_submit_flow_runs, polls)
                     loops.start_soon(_repeat, worker.sync_with_backend, PREFECT_WORKER_HEARTBEAT_SECONDS.value())

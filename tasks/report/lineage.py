@@ -41,10 +41,13 @@ class Artifact:
 STAGES = {
     "source": Stage((), ("data/source.json", "data/weights.json")),
     "ingest": Stage(("data/source.json",), ("data/raw",)),
-    "validate": Stage(("data/raw",), ("data/images.parquet", "reports/validation", "reports/metrics/validation.json")),
-    "preprocess": Stage(("data/raw", "data/images.parquet"), ("data/tfrecords",)),
+    "validate": Stage(
+        ("data/raw",),
+        ("data/images.parquet", "data/verdicts", "reports/validation", "reports/metrics/validation.json"),
+    ),
+    "preprocess": Stage(("data/raw", "data/images.parquet"), ("data/tfrecords", "data/tfrecords.json")),
     "backbone": Stage(("data/weights.json",), ("models/backbone",)),
-    "features": Stage(("data/tfrecords", "models/backbone"), ("data/features",)),
+    "features": Stage(("data/tfrecords", "models/backbone"), ("data/features", "data/features.json")),
     "train_head": Stage(("data/features", "models/backbone"), ("models/stage1",)),
     "fine_tune": Stage(
         ("data/features", "models/backbone", "models/stage1"), ("models/stage2", "models/classifier.keras")

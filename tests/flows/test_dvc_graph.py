@@ -13,7 +13,7 @@ import pytest
 from dvc.repo import Repo
 
 from flows import dvc_graph, stage_process
-from flows.dvc_graph import Policy
+from flows.policy import Policy
 from flows.stage_process import StageProcesses, StoppedError
 from tasks.stage import PawlineError, TemporaryError
 from tests.flows.conftest import FAILS, PARAMS, SLEEPS, dvc, meets, with_meta

@@ -42,6 +42,15 @@ def test_a_damaged_note_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["4.json"]
 
 
+def test_notes_of_other_machines_are_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    (tmp_path / "runs").mkdir()
+    note = {"run": "an id", "name": "theirs", "pid": 1, "started": 0, "machine": "another pid:[4026531836]"}
+    (tmp_path / "runs/1.json").write_text(json.dumps(note))
+    assert liveness.notes() == []
+    assert (tmp_path / "runs/1.json").exists()
+
+
 def test_runs_of_dead_processes_crash_with_all_that_belongs_to_them(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:

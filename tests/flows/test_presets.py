@@ -73,7 +73,14 @@ def test_relative_paths_start_where_the_user_stands(settings_only: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("path", "source"), [("photos", "directory"), ("x.zip", "archive"), ("https://h/x.zip", "archive")]
+    ("path", "source"),
+    [
+        ("photos", "directory"),
+        ("x.zip", "archive"),
+        ("https://h/x.zip", "archive"),
+        ("s3://b/x.zip", "archive"),
+        ("s3://b/x/", "directory"),
+    ],
 )
 def test_the_source_follows_the_path(
     path: str, source: str, settings_only: Path, caplog: pytest.LogCaptureFixture

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from lineage import lockfile
@@ -51,15 +52,17 @@ def objects_that_contain(root: Path, *needles: bytes) -> Iterator[str]:
             yield path.parent.name + path.name
 
 
-def features_of(found: Found, split: str) -> set[str]:
-    """The pooled vectors and boundary tensors of a split, of all runs."""
-    folders = [found.project.store.object_path(md5) for md5 in found.records.all("data/features")]
-    listed = [lockfile.parse_folder(path.read_bytes()) for path in folders]
+def features_of(found: Found, photo: ImageRow) -> set[str]:
+    """The pooled vectors and boundary tensors of the shards that have a photo, of all runs."""
+    object_path = found.project.store.object_path
+    listed = [lockfile.parse_folder(object_path(md5).read_bytes()) for md5 in found.records.all("data/features")]
     return {
         md5
         for files in listed
+        for ids in files
+        if ids.endswith("-ids.npy") and photo.id.encode() in np.load(object_path(files[ids]))
         for name, md5 in files.items()
-        if name.startswith(split) and not re.search("labels|ids", name)
+        if name.startswith(ids.removesuffix("ids.npy")) and not re.search("labels|ids", name)
     }
 
 
@@ -81,7 +84,7 @@ def test_raw_bytes_pixels_and_features_of_kept_photos(three_runs: Path) -> None:
         photo = a_photo(split=split)
         found = Found(three_runs, photo.id, records)
         pages = {md5 for md5, path in found.holders.items() if path == "reports/index.html"}
-        expected = set(objects_that_contain(three_runs, photo_bytes(photo))) | features_of(found, split)
+        expected = set(objects_that_contain(three_runs, photo_bytes(photo))) | features_of(found, photo)
         # The id is in the TFRecords, and in tables that hold no pixels.
         named = {md5 for md5 in objects_that_contain(three_runs, photo.id.encode()) if is_a_shard(found, md5)}
         assert set(found.holders) == expected | named | pages | explained_in(found, photo)

@@ -12,7 +12,7 @@ from tasks.backbone import backbone
 from tasks.evaluate import evaluate
 from tasks.export import ExportInputs, export
 from tasks.features import features
-from tasks.fine_tune import fine_tune
+from tasks.fine_tune import FineTuneInputs, fine_tune
 from tasks.ingest import ingest
 from tasks.params import ExportParams, FeaturesParams, ImageParams, check_params
 from tasks.params_file import Section
@@ -126,6 +126,7 @@ def make_images(run: Run) -> None:
     validate(
         raw_dir=run.raw_dir,
         images_out=run.images_path,
+        verdicts_dir=run.root / "data" / "verdicts",
         docs_out=run.root / "reports" / "validation",
         metrics_out=run.root / "reports" / "metrics" / "validation.json",
         params=VALIDATE,
@@ -134,7 +135,13 @@ def make_images(run: Run) -> None:
 
 
 def make_tfrecords(run: Run, tfrecords_dir: Path) -> None:
-    preprocess(raw_dir=run.raw_dir, images_path=run.images_path, tfrecords_dir=tfrecords_dir, params=IMAGE)
+    preprocess(
+        raw_dir=run.raw_dir,
+        images_path=run.images_path,
+        tfrecords_dir=tfrecords_dir,
+        record_out=tfrecords_dir.with_suffix(".json"),
+        params=IMAGE,
+    )
 
 
 def make_features(made: Run, features_dir: Path, params: FeaturesParams, unfrozen_layers: int | float | str) -> None:
@@ -143,6 +150,7 @@ def make_features(made: Run, features_dir: Path, params: FeaturesParams, unfroze
         tfrecords_dir=made.tfrecords_dir,
         backbone_dir=made.backbone_dir,
         features_dir=features_dir,
+        record_out=features_dir.with_suffix(".json"),
         params=params,
         image=IMAGE,
         unfrozen_layers=unfrozen_layers,
@@ -155,9 +163,7 @@ def make_models(made: Run, run: Run) -> None:
         features_dir=run.features_dir, backbone_dir=made.backbone_dir, stage1_dir=run.stage1_dir, params=TRAIN_HEAD
     )
     fine_tune(
-        features_dir=run.features_dir,
-        stage1_dir=run.stage1_dir,
-        backbone_dir=made.backbone_dir,
+        inputs=FineTuneInputs(run.features_dir, run.stage1_dir, made.backbone_dir),
         stage2_dir=run.stage2_dir,
         classifier_out=run.classifier_path,
         params=FINE_TUNE,

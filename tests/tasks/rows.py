@@ -1,8 +1,12 @@
 """Rows of the image table for tests."""
 
 import hashlib
+from collections.abc import Iterable
 
+from tasks.close_hashes import Hashes, find_close_pairs
+from tasks.duplicates import hashes_of
 from tasks.image_table import ImageRow
+from tasks.verdicts import NOTHING
 
 
 def photo(
@@ -27,6 +31,12 @@ def photo(
         height=80,
         perceptual_hash=f"{looks:016x}",
     )
+
+
+def pairs(rows: Iterable[ImageRow], *, max_bits: int) -> Hashes:
+    """The close pairs of the rows' hashes, as a first run finds them."""
+    nothing = {"known": NOTHING.hashes, "known_pairs": NOTHING.pairs}
+    return find_close_pairs(hashes_of(rows), max_bits=max_bits, **nothing)
 
 
 def id_of(content: str) -> str:

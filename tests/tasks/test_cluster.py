@@ -42,6 +42,13 @@ def test_results_come_in_order(cluster: Cluster) -> None:
     assert list(map_cluster(square_late, range(12), cluster.address)) == [n**2 for n in range(12)]
 
 
+def test_workers_are_not_profiled(cluster: Cluster) -> None:
+    list(map_cluster(square_late, range(4), cluster.address))
+    with cluster.client() as client:
+        running = client.run(lambda dask_worker: dask_worker.periodic_callbacks["profile"].is_running())
+    assert list(running.values()) == [False] * 4
+
+
 def test_chunks_are_taken_as_they_are_needed(cluster: Cluster) -> None:
     taken = []
     results = map_cluster(square_late, (taken.append(n) or n for n in range(100)), cluster.address)  # type: ignore[func-returns-value]
@@ -122,6 +129,7 @@ def test_a_stage_by_its_command_uses_the_cluster_and_writes_the_same_bytes(
     (workdir / "params.yaml").write_text("image: {size_px: 96, resize: squash}\n")
     command = [sys.executable, "-m", "tasks.preprocess", "--raw-dir", str(small_run.raw_dir)]
     command += ["--images-path", str(small_run.images_path), "--tfrecords-dir", "tfrecords"]
+    command += ["--record-out", "tfrecords.json"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), SCHEDULER: cluster.address}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stderr == ""
@@ -147,11 +155,11 @@ def test_every_stage_writes_the_same_bytes_though_a_worker_dies_in_each(
             killer.join()
             assert sum(worker.poll() == -signal.SIGKILL for worker in started.workers) == deaths
             started.add_workers(1)
-    for name in ("validation.json", "images.parquet"):
+    for name in ("validation.json", "images.parquet", "tfrecords.json", "features.json"):
         assert Path("here", name).read_bytes() == Path("there", name).read_bytes()
-    for name in ("docs", "tfrecords", "features"):
+    for name, files in (("verdicts", 2), ("docs", 4), ("tfrecords", 4), ("features", 4)):
         assert contents(Path("here", name)) == contents(Path("there", name))
-        assert len(contents(Path("there", name))) > 3
+        assert len(contents(Path("there", name))) >= files
 
 
 def steps(out: Path, backbone_dir: Path) -> list[Callable[[], object]]:
@@ -163,16 +171,25 @@ def steps(out: Path, backbone_dir: Path) -> list[Callable[[], object]]:
             validate,
             raw_dir=Path("raw"),
             images_out=images,
+            verdicts_dir=out / "verdicts",
             docs_out=out / "docs",
             metrics_out=out / "validation.json",
             params=VALIDATE,
         ),
-        partial(preprocess, raw_dir=Path("raw"), images_path=images, tfrecords_dir=tfrecords, params=IMAGE),
+        partial(
+            preprocess,
+            raw_dir=Path("raw"),
+            images_path=images,
+            tfrecords_dir=tfrecords,
+            record_out=out / "tfrecords.json",
+            params=IMAGE,
+        ),
         partial(
             features,
             tfrecords_dir=tfrecords,
             backbone_dir=backbone_dir,
             features_dir=out / "features",
+            record_out=out / "features.json",
             params=changed(FEATURES, views=1),
             image=IMAGE,
             unfrozen_layers=30,

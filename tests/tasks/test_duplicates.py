@@ -1,17 +1,12 @@
 """Duplicates: exact ones, label conflicts, near ones."""
 
-from itertools import combinations
-
-import numpy as np
-
 from tasks.duplicates import (
-    close_pairs,
     natural_order,
     near_duplicate_groups,
     quarantine_conflicts,
     quarantine_exact_duplicates,
 )
-from tests.tasks.rows import id_of, photo
+from tests.tasks.rows import id_of, pairs, photo
 
 
 def test_natural_order_puts_2_before_10() -> None:
@@ -51,21 +46,18 @@ def test_a_person_decides_the_label_of_a_conflict() -> None:
     assert decided[1].evidence.startswith("kept by a person")
 
 
-def test_close_pairs_equal_a_plain_comparison() -> None:
-    random = np.random.default_rng(0)
-    hashes = random.integers(0, 2**64, 600, np.uint64)
-    for position in range(0, 600, 7):  # relatives a few bits away, in other blocks too
-        hashes[position] = hashes[(position * 31) % 600] ^ np.uint64(1 << int(random.integers(64)))
-    expected = {(a, b) for a, b in combinations(range(600), 2) if (int(hashes[a]) ^ int(hashes[b])).bit_count() <= 3}
-    assert len(expected) > 50
-    assert set(close_pairs(hashes, max_bits=3)) == expected
-
-
 def test_groups_are_connected_components() -> None:
     looks = {"a": 0b0, "b": 0b11, "c": 0b1111, "alone": 0xFFFF0000, "same as a": 0b0}
-    groups = near_duplicate_groups([photo(path, looks=bits) for path, bits in looks.items()], max_bits=2)
+    rows = [photo(path, looks=bits) for path, bits in looks.items()]
+    groups = near_duplicate_groups(rows, pairs(rows, max_bits=2))
     assert sorted(sorted(row.path for row in group) for group in groups) == [["a", "b", "c", "same as a"], ["alone"]]
 
 
+def test_hashes_that_no_photo_has_connect_nothing() -> None:
+    rows = [photo("a", looks=0b0), photo("c", looks=0b1111)]
+    between = [*rows, photo("b", looks=0b11)]
+    assert len(near_duplicate_groups(rows, pairs(between, max_bits=2))) == 2
+
+
 def test_no_photos_no_groups() -> None:
-    assert near_duplicate_groups([], max_bits=8) == []
+    assert near_duplicate_groups([], pairs([photo("a"), photo("b", looks=1)], max_bits=8)) == []

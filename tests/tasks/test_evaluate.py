@@ -14,7 +14,7 @@ from PIL import Image
 
 from tasks import calibration, metrics, records
 from tasks.evaluate import predict
-from tasks.fine_tune import fine_tune
+from tasks.fine_tune import FineTuneInputs, fine_tune
 from tasks.runtimes import openvino_core
 from tasks.train_head import train_head
 from tests.tasks.conftest import (
@@ -59,9 +59,7 @@ def test_end_to_end_is_the_cached_path_for_every_output(small_run: Run, workdir:
         params=changed(TRAIN_HEAD, output=output, hidden_units=(8,)),
     )
     fine_tune(
-        features_dir=run.features_dir,
-        stage1_dir=run.stage1_dir,
-        backbone_dir=small_run.backbone_dir,
+        inputs=FineTuneInputs(run.features_dir, run.stage1_dir, small_run.backbone_dir),
         stage2_dir=run.stage2_dir,
         classifier_out=run.classifier_path,
         params=FINE_TUNE,

@@ -2,15 +2,24 @@
 
 import json
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from tasks import feature_store, records
 from tasks import features as features_module
 from tasks.augment import augment
+from tasks.engines import Engine
 from tasks.feature_store import FeatureSplit
+from tasks.features import FrozenPart
+from tasks.params import FeaturesParams
+from tasks.preprocess import preprocess
 from tasks.stage import PawlineError
 from tests.tasks.conftest import FEATURES, IMAGE, UNFROZEN_LAYERS, Run, changed, make_features
 
@@ -89,12 +98,92 @@ def test_a_killed_run_carries_on_and_ends_with_the_same_bytes(
     monkeypatch.chdir(workdir)
     assert not (workdir / "features").exists()
     computed: list[Path] = []
-    read_shard = records.read_shard
-    monkeypatch.setattr(records, "read_shard", lambda path: computed.append(path) or read_shard(path))  # type: ignore[func-returns-value]
+    scan_shard = records.scan_shard
+    monkeypatch.setattr(records, "scan_shard", lambda path: computed.append(path) or scan_shard(path))  # type: ignore[func-returns-value]
     make_features(small_run, workdir / "features", FEATURES, UNFROZEN_LAYERS)
     assert len(computed) == 2  # of three shards: the one whose labels had not left is not computed again
     assert contents(workdir / "features") == contents(small_run.features_dir)
     assert not (workdir / ".pawline").exists()
+
+
+def tfrecords_of(small_run: Run, folder: Path, left_out: tuple[str, ...] = ()) -> Path:
+    """The TFRecords of a run in small shards, as if some photos had not been there."""
+    table = pq.read_table(small_run.images_path)
+    pq.write_table(
+        table.filter(pc.invert(pc.is_in(table["id"], pa.array(left_out, pa.string())))), folder / "images.parquet"
+    )
+    preprocess(
+        raw_dir=small_run.raw_dir,
+        images_path=folder / "images.parquet",
+        tfrecords_dir=folder / "tfrecords",
+        record_out=folder / "tfrecords.json",
+        params=IMAGE,
+    )
+    return folder / "tfrecords"
+
+
+def make(small_run: Run, tfrecords_dir: Path, features_dir: Path, params: FeaturesParams = FEATURES) -> None:
+    features_module.features(
+        tfrecords_dir=tfrecords_dir,
+        backbone_dir=small_run.backbone_dir,
+        features_dir=features_dir,
+        record_out=features_dir.with_suffix(".json"),
+        params=params,
+        image=IMAGE,
+        unfrozen_layers=UNFROZEN_LAYERS,
+    )
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of images of each batch that went through the network."""
+    sizes = []
+    run = features_module._run
+
+    def count(engine: Engine, frozen: FrozenPart, batches: Iterable[np.ndarray], *, rounded: bool) -> Iterator[Any]:
+        return run(engine, frozen, (sizes.append(len(batch)) or batch for batch in batches), rounded=rounded)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(features_module, "_run", count)
+    monkeypatch.setattr(records, "IMAGES_PER_SHARD", 4)
+    return sizes
+
+
+def test_new_images_cost_what_they_add(small_run: Run, workdir: Path, computed: list[int]) -> None:
+    train, val = (images_of(small_run, split).ids for split in ("train", "val"))
+    make(small_run, tfrecords_of(small_run, workdir, (train[5], train[-3], val[1])), workdir / "grown")
+    before = {path.stat().st_ino for path in (workdir / "grown").iterdir()}
+    computed.clear()
+    tfrecords_dir = tfrecords_of(small_run, workdir)
+    make(small_run, tfrecords_dir, workdir / "grown")
+    assert sum(computed) == 2 * 2 + 1  # two views of each training image
+    make(small_run, tfrecords_dir, workdir / "anew")
+    assert sum(computed) > 80
+    assert contents(workdir / "grown") == contents(workdir / "anew")
+    assert (workdir / "grown.json").read_bytes() == (workdir / "anew.json").read_bytes()
+    linked = [path.name for path in (workdir / "grown").iterdir() if path.stat().st_ino in before]
+    assert (
+        3 < len([name for name in linked if name.endswith("pooled.npy")]) < len(list(tfrecords_dir.glob("*record-*")))
+    )
+
+
+def test_a_damaged_shard_is_computed_anew(small_run: Run, workdir: Path, computed: list[int]) -> None:
+    tfrecords_dir = tfrecords_of(small_run, workdir)
+    make(small_run, tfrecords_dir, workdir / "twice")
+    before = contents(workdir / "twice")
+    computed.clear()
+    damaged = workdir / "twice" / "val-00000-pooled.npy"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    make(small_run, tfrecords_dir, workdir / "twice")
+    assert sum(computed) == len(np.load(workdir / "twice" / "val-00000-labels.npy"))
+    assert contents(workdir / "twice") == before
+
+
+def test_another_seed_takes_nothing_over(small_run: Run, workdir: Path, computed: list[int]) -> None:
+    tfrecords_dir = tfrecords_of(small_run, workdir)
+    make(small_run, tfrecords_dir, workdir / "twice")
+    first = sum(computed)
+    make(small_run, tfrecords_dir, workdir / "twice", changed(FEATURES, seed=2))
+    assert sum(computed) == 2 * first
 
 
 def test_training_views_are_rounded_to_256_levels(small_run: Run, workdir: Path) -> None:

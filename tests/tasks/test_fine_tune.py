@@ -14,7 +14,7 @@ import pytest
 
 from tasks import backbones, keras_files, model
 from tasks.backbone import read_weights
-from tasks.fine_tune import fine_tune
+from tasks.fine_tune import FineTuneInputs, fine_tune
 from tasks.stage import PawlineError
 from tests.conftest import ROOT
 from tests.tasks.conftest import FINE_TUNE, UNFROZEN_LAYERS, Run, changed
@@ -29,9 +29,7 @@ def run_stage(small_run: Run, folder: Path, stage1_dir: Path | None = None, **va
         features_dir = folder / "features"
         features_cut_for(small_run, features_dir, unfrozen_layers)
     fine_tune(
-        features_dir=features_dir,
-        stage1_dir=stage1_dir or small_run.stage1_dir,
-        backbone_dir=small_run.backbone_dir,
+        inputs=FineTuneInputs(features_dir, stage1_dir or small_run.stage1_dir, small_run.backbone_dir),
         stage2_dir=folder / "stage2",
         classifier_out=folder / "classifier.keras",
         params=changed(FINE_TUNE, **values),
@@ -156,9 +154,7 @@ def test_features_that_were_cut_elsewhere(small_run: Run, workdir: Path) -> None
     features_cut_for(small_run, workdir / "features", 31)
     with pytest.raises(PawlineError, match=r"unfrozen_layers is 30, and features was made for 31: run `dvc repro`"):
         fine_tune(
-            features_dir=Path("features"),
-            stage1_dir=small_run.stage1_dir,
-            backbone_dir=small_run.backbone_dir,
+            inputs=FineTuneInputs(Path("features"), small_run.stage1_dir, small_run.backbone_dir),
             stage2_dir=Path("stage2"),
             classifier_out=Path("classifier.keras"),
             params=FINE_TUNE,

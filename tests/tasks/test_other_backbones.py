@@ -9,7 +9,7 @@ from tasks import backbones
 from tasks.backbone import backbone
 from tasks.evaluate import evaluate
 from tasks.features import features
-from tasks.fine_tune import fine_tune
+from tasks.fine_tune import FineTuneInputs, fine_tune
 from tasks.params import BackboneParams, ExportParams
 from tasks.source import source
 from tasks.stage import write_json
@@ -44,6 +44,7 @@ def test_every_stage(small_run: Run, tmp_path_factory: pytest.TempPathFactory) -
             tfrecords_dir=small_run.tfrecords_dir,
             backbone_dir=run.backbone_dir,
             features_dir=run.features_dir,
+            record_out=run.root / "data" / "features.json",
             params=changed(FEATURES, pooling="max"),
             image=IMAGE,
             unfrozen_layers=UNFROZEN,
@@ -55,9 +56,7 @@ def test_every_stage(small_run: Run, tmp_path_factory: pytest.TempPathFactory) -
         summary["best"] |= {"val_accuracy": 0.0}
         write_json(summary, run.stage1_dir / "summary.json")
         fine_tune(
-            features_dir=run.features_dir,
-            stage1_dir=run.stage1_dir,
-            backbone_dir=run.backbone_dir,
+            inputs=FineTuneInputs(run.features_dir, run.stage1_dir, run.backbone_dir),
             stage2_dir=run.stage2_dir,
             classifier_out=run.classifier_path,
             params=changed(FINE_TUNE, **unfrozen),

@@ -1,8 +1,10 @@
 """The TFRecords: what goes in comes out."""
 
+import hashlib
 import io
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +69,30 @@ def test_writing_needs_no_tensorflow() -> None:
     code = "import sys; from tasks import preprocess, records; records.serialize(b'', 1, 'a', 'b'); "
     code += "preprocess.encode_png; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_example_is_found_and_read_without_its_image(tmp_path: Path) -> None:
+    wanted = [(b"\x00" * 300, 0, "a" * 64, "Cat/1 é.jpg"), (b"png", 300, "b" * 64, "d" * 200)]
+    shard = tmp_path / "shard"
+    with closing(records.Writer(shard)) as writer:
+        for png, label, image_id, path in wanted:
+            writer.write(records.serialize(png, label, image_id, path))
+    found = list(records.scan_shard(shard))
+    assert [(one.id, one.path, one.label) for one in found] == [(i, path, label) for _, label, i, path in wanted]
+    assert [one.read() for one in found] == [records.serialize(*one) for one in wanted]
+    assert records.bytes_of_examples(shard, 2) == sum(one.length for one in found)
+
+
+def test_where_photos_come_or_go_only_the_shards_around_them_change() -> None:
+    ids = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(20_000)]
+    new = [hashlib.sha256(f"new {number}".encode()).hexdigest() for number in range(50)]
+
+    def shards(photos: list[str]) -> list[tuple[str, ...]]:
+        return [tuple(photos[cut.start : cut.stop]) for cut in records.cut(photos)]
+
+    before, after = shards(ids), shards([*ids[:7000], *new, *ids[7000:]])
+    assert [image_id for shard in before for image_id in shard] == ids
+    assert max(map(len, before)) <= 2 * records.IMAGES_PER_SHARD
+    assert 100 < len(ids) / len(before) < 140
+    assert len(set(after) - set(before)) <= 4
+    assert records.cut([]) == []

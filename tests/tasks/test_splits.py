@@ -7,13 +7,13 @@ import pytest
 from tasks.image_table import ImageRow
 from tasks.params import SplitShares
 from tasks.splits import assign_splits, hash_split, required_splits
-from tests.tasks.rows import id_of, photo, unlike
+from tests.tasks.rows import id_of, pairs, photo, unlike
 
 SHARES = SplitShares(train=0.8, val=0.1, test=0.1)
 
 
 def assigned(rows: list[ImageRow], kept_ids: tuple[str, ...] = ()) -> dict[str, ImageRow]:
-    rows = assign_splits(rows, shares=SHARES, near_duplicate_bits=4, kept_ids=kept_ids)
+    rows = assign_splits(rows, shares=SHARES, close_hashes=pairs(rows, max_bits=4), kept_ids=kept_ids)
     return {row.path: row for row in rows}
 
 

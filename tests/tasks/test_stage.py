@@ -37,6 +37,13 @@ def test_what_may_be_right_again_by_itself_has_an_exit_code_of_its_own() -> None
     assert (done.returncode, done.stdout, done.stderr) == (os.EX_TEMPFAIL, "", "error: no network: try later\n")
 
 
+def test_a_stage_may_open_as_many_files_as_the_system_lets_it() -> None:
+    limit = "import resource\nlimits = lambda: resource.getrlimit(resource.RLIMIT_NOFILE)\n"
+    low = "resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits()[1]))\n"
+    done = python(f"{limit}{low}stage.run(lambda: print(limits()[0] == limits()[1] > 64))")
+    assert (done.returncode, done.stdout) == (0, "True\n")
+
+
 def test_ctrl_c() -> None:
     done = python("import os, signal\nstage.run(lambda: os.kill(os.getpid(), signal.SIGINT))")
     assert (done.returncode, done.stderr) == (130, "interrupted: the next run carries on from here\n")

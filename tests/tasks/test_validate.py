@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tasks import validate as validate_module
+from tasks.cluster import map_chunks
 from tasks.image_table import SCHEMA, ImageRow, read_images
+from tasks.images import Verdict
 from tasks.params import ValidateParams
-from tasks.raw import RawRecord, write_shards
+from tasks.raw import RawRecord, Wanted, write_shards
 from tasks.stage import PawlineError
-from tasks.validate import main, validate
+from tasks.validate import examine, main, validate
+from tasks.verdicts import NOTHING
 from tests.conftest import ROOT
 from tests.tasks.test_expectations import params
 
@@ -57,6 +61,7 @@ def run(records: list[RawRecord], folder: Path, params: ValidateParams) -> dict[
     return validate(
         raw_dir=raw_dir,
         images_out=folder / "data" / "images.parquet",
+        verdicts_dir=folder / "data" / "verdicts",
         docs_out=folder / "reports" / "validation",
         metrics_out=folder / "reports" / "metrics" / "validation.json",
         params=params,
@@ -109,6 +114,68 @@ def test_overrides_reach_the_table(tmp_path: Path) -> None:
     assert rows["cat/blank.png"].status == "kept"
     assert rows["cat/blank.png"].split in ("train", "val", "test")
     assert rows["cat/1.jpg"].reason == "rejected"
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of files that each run decodes."""
+    numbers = []
+
+    def count(function: Callable[[Wanted], dict[str, Verdict]], wanted: list[Wanted]) -> Iterator[dict[str, Verdict]]:
+        numbers.append(sum(len(some.rows) for some in wanted))
+        return map_chunks(function, wanted)
+
+    monkeypatch.setattr(validate_module, "map_chunks", count)
+    return numbers
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return outputs(folder) | {path.name: path.read_bytes() for path in (folder / "data" / "verdicts").iterdir()}
+
+
+def test_new_files_cost_what_they_add(tmp_path: Path, judged: list[int]) -> None:
+    later = [
+        RawRecord("cat/0.jpg", "cat", "", jpeg(100)),
+        RawRecord("dog/1 again.jpg", "dog", "", jpeg(2)[:-2] + b"\xff\xd9 more"),  # looks like dog/2.jpg
+        RawRecord("dog/9.png", "dog", "", _blank_png()),
+    ]
+    run(source(80)[:-1], tmp_path / "grown", params())
+    grown = run([*source(80)[1:], *later], tmp_path / "grown", params())
+    assert grown == run([*source(80)[1:], *later], tmp_path / "anew", params())
+    assert judged == [79, 4, 82]
+    assert everything(tmp_path / "grown") == everything(tmp_path / "anew")
+    assert grown["near_duplicate_groups"] == 1
+
+
+def test_another_threshold_judges_anew_and_another_share_does_not(tmp_path: Path, judged: list[int]) -> None:
+    for changed in ({}, {"max_reject_share": 0.3}, {"near_duplicate_bits": 3}, {"min_side_px": 33}):
+        run(source(), tmp_path, params(**changed))
+    assert judged == [40, 0, 0, 40]
+
+
+@pytest.mark.parametrize("name", ["verdicts.parquet", "pairs.parquet"])
+def test_damaged_knowledge_is_made_anew(tmp_path: Path, judged: list[int], name: str) -> None:
+    alike = RawRecord("dog/1 again.jpg", "dog", "", jpeg(2)[:-2] + b"\xff\xd9 more")
+    run([*source(80), alike], tmp_path, params())
+    before = everything(tmp_path)
+    path = tmp_path / "data" / "verdicts" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 10] ^= 1
+    path.write_bytes(content)
+    run([*source(80), alike], tmp_path, params())
+    assert judged == [81, 81 if name == "verdicts.parquet" else 0]
+    assert everything(tmp_path) == before
+
+
+def test_files_that_are_not_what_was_ingested(tmp_path: Path) -> None:
+    raw_dir = tmp_path / "data" / "raw"
+    raw_dir.mkdir(parents=True)
+    write_shards(source(), raw_dir)
+    shard = raw_dir / "raw-00000.parquet"
+    content = jpeg(7)
+    shard.write_bytes(shard.read_bytes().replace(content, content[:-1] + b"\xd8"))
+    with pytest.raises(PawlineError, match=r"raw-00000.parquet row group 0: a file is not what was ingested: run `dvc"):
+        examine(raw_dir, params(), NOTHING)
 
 
 def test_a_failure_leaves_the_table_and_shows_the_evidence(tmp_path: Path) -> None:

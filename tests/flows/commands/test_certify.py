@@ -48,7 +48,7 @@ def test_a_version_is_rebuilt_byte_for_byte_and_the_registry_gets_the_certificat
     assert exit_code == 0, lines
     assert [line.split()[0] for line in lines[1:-1]] == list(STAGES)
     assert all(line.endswith(" identical") for line in lines[1:-1])
-    assert lines[-1].startswith("identical, byte for byte: 22 outputs of 13 stages, ")
+    assert lines[-1].startswith("identical, byte for byte: 25 outputs of 13 stages, ")
     assert lines[-1].endswith("; certificate: reports/certificates/v1.0.0.json; decision 2 of the registry")
     written = (three_runs / "reports/certificates/v1.0.0.json").read_bytes()
     certificate = Certificate.model_validate_json(written)

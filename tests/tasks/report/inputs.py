@@ -55,7 +55,7 @@ def jpeg(seed: int, size: tuple[int, int] = (64, 48)) -> bytes:
 def judged(path: str, label: str, content: bytes) -> ImageRow:
     verdict = judge(content, min_side_px=32, max_pixels=10_000, blank_max_stddev=2.0)
     digest = hashlib.sha256(content).hexdigest()
-    return ImageRow(id=digest, path=path, label=label, bytes=len(content), **asdict(verdict))
+    return ImageRow(id=digest, path=path, label=label, **asdict(verdict))
 
 
 def write_json(value: object, path: Path) -> None:
