@@ -4,9 +4,10 @@
 # make lock    pins the dependencies anew (needs uv)
 # make image-check  the Dockerfile's steps in a plain folder, minutes
 # make performance  every part against its alternatives, hours (docs/performance.md)
+# make faults  whatever can go wrong, made to happen, hours (docs/reliability.md)
 # make seed-table   Pawline against plain Keras on the seed recipes, hours (docs/seed-systems.md)
 
-.PHONY: repro test check bench image-check performance seed-table lock setup
+.PHONY: repro test check bench faults image-check performance seed-table lock setup
 .DEFAULT_GOAL := repro
 
 # The first Python that fits; `make PYTHON=/path/to/python3.12 repro` chooses another.
@@ -29,6 +30,10 @@ check: setup
 
 bench: setup
 	@python -m benchmarks.features
+
+faults: setup
+	@folder=$$(mktemp -d) && PAWLINE_FAULTS=$$folder pytest tests/faults; code=$$?; \
+		python -m tests.faults.results $$folder && rm -rf $$folder; exit $$code
 
 image-check: setup
 	@folder=$$(mktemp -d) && python -m tests.image_steps $$folder; code=$$?; rm -rf $$folder; exit $$code

@@ -45,11 +45,15 @@ class SentFile(NamedTuple):
 
 
 class Bodies:
-    """The bodies that are being received or answered, none larger, slower or more of them than allowed."""
+    """The bodies that are being received or answered, none larger, slower or more of them than allowed.
+
+    Attributes:
+        held: Bytes of all requests together.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._held = 0  # bytes, of all requests together
+        self.held = 0
 
     @asynccontextmanager
     async def files(self, request: Request) -> AsyncIterator[list[SentFile]]:
@@ -68,17 +72,17 @@ class Bodies:
             message = await request.receive()
             size = len(message.get("body", b""))
             read += size
-            self._held += size
+            self.held += size
             if read > self._max_bytes:
                 raise self._too_large()
-            if self._held > BODIES_AT_ONCE * self._max_bytes:
+            if self.held > BODIES_AT_ONCE * self._max_bytes:
                 raise RefusedError(503, "busy", "too much is being sent at once: try again in a moment")
             return message
 
         try:
             yield await self._in_time(Request(request.scope, receive))
         finally:
-            self._held -= read
+            self.held -= read
 
     async def _in_time(self, request: Request) -> list[SentFile]:
         try:
