@@ -8,7 +8,6 @@ work is sent. A chunk whose worker is lost is done again by another; one that ta
 
 import functools
 import importlib
-import importlib.metadata
 import logging
 import os
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tasks.code import digest_package
-from tasks.environment import PACKAGES
+from tasks.environment import PACKAGES, version_of
 from tasks.parallel import map_processes
 from tasks.stage import PawlineError, TemporaryError
 
@@ -41,7 +40,7 @@ class Side(NamedTuple):
 
     code: str  # SHA-256 of Pawline's modules that stages use
     python: str
-    versions: dict[str, str]
+    versions: dict[str, str | None]
     sees_folder: bool
 
 
@@ -173,18 +172,11 @@ def _difference(here: Side, there: Side | BaseException) -> str:
 
 def describe_side(folder: str) -> Side:
     """Describe the process that this runs in; `folder` is the project's."""
-    return Side(_code_digest(), sys.version.split()[0], {name: _version(name) for name in LIBRARIES}, _sees(folder))
+    return Side(_code_digest(), sys.version.split()[0], {name: version_of(name) for name in LIBRARIES}, _sees(folder))
 
 
 def _sees(folder: str) -> bool:
     return Path(folder).is_dir()
-
-
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 @functools.cache

@@ -44,7 +44,7 @@ def describe_environment() -> dict[str, Any]:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of what decodes, computes or stores."""
-    return {name: version for name in PACKAGES if (version := _version(name)) is not None}
+    return {name: version for name in PACKAGES if (version := version_of(name)) is not None}
 
 
 def write_environment(folder: Path) -> None:
@@ -52,7 +52,8 @@ def write_environment(folder: Path) -> None:
     stage.write_json(describe_environment(), folder / FILE_NAME)
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Return a package's version; None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -51,7 +51,7 @@ class FrozenPart(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """A shard of TFRecords, its number in its split, and the SHA-256 of its bytes."""
+    """A shard of TFRecords, its number in its split, and the BLAKE3 of its bytes."""
 
     split: str
     number: int

@@ -1,7 +1,7 @@
 """What a run can take over from the one before: finished shards, known by what they were made from.
 
 Beside its output a stage keeps a record (`data/tfrecords.json`, `data/features.json`): a key of all that its shards
-depend on but the photos, and for each shard what it was made from and the SHA-256 of its files. A shard that would be
+depend on but the photos, and for each shard what it was made from and the BLAKE3 of its files. A shard that would be
 made from the same under the same key is not made again but linked from the output of the run before, if its files are
 still what the record says. New photos then cost what they add, and the bytes are those of a run from nothing.
 
@@ -14,16 +14,17 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+
+from blake3 import blake3
 
 from tasks import dvc_cache, stage
 from tasks.code import digest_closure
 from tasks.environment import package_versions
 from tasks.parallel import available_processors
 
-Digests = dict[str, str]  # SHA-256 by file name
+Digests = dict[str, str]  # BLAKE3 by file name
 Made = dict[str, Digests]  # by what a shard was made from
 
 
@@ -47,11 +48,9 @@ class Finished:
         return self if self._key == key else Finished({}, {})
 
     def check(self, shards: Iterable[str]) -> None:
-        """Read shards to their ends, a file a processor, to see whether they are still what they were."""
+        """Read shards to their ends, to see whether they are still what they were."""
         files = {name: digest for made_from in shards for name, digest in self.made.get(made_from, {}).items()}
-        waiting = {name: digest for name, digest in files.items() if name not in self._sound}
-        with ThreadPoolExecutor(available_processors()) as pool:
-            self._sound |= zip(waiting, pool.map(self._is_sound, waiting, waiting.values()), strict=True)
+        self._sound |= {name: self._is_sound(name, files[name]) for name in files if name not in self._sound}
 
     def files(self, made_from: str) -> Digests:
         """Return a shard's files, if they are all there and still what they were."""
@@ -61,7 +60,7 @@ class Finished:
 
     def _is_sound(self, name: str, digest: str) -> bool:
         path = self.paths.get(name)
-        return path is not None and path.is_file() and stage.sha256_of(path) == digest
+        return path is not None and path.is_file() and _digest_of(path) == digest
 
     def link(self, files: Digests, target: Callable[[str], Path]) -> Digests:
         """Link files under other names, or copy them where the file system has no links; return them under those."""
@@ -124,10 +123,14 @@ def _find(output: Output, root: Path) -> tuple[Path | None, Mapping[str, Path]]:
 
 
 def digests_of(paths: Iterable[Path]) -> Digests:
-    """Return the digests of files by their names; a file a processor."""
-    paths = list(paths)
-    with ThreadPoolExecutor(available_processors()) as pool:  # hashing lets other threads run
-        return dict(zip((path.name for path in paths), pool.map(stage.sha256_of, paths), strict=True))
+    """Return the digests of files by their names."""
+    return {path.name: _digest_of(path) for path in paths}
+
+
+def _digest_of(path: Path) -> str:
+    """Return a file's BLAKE3, in hexadecimal: four times the speed of SHA-256 on two processors, and as safe."""
+    digest: str = blake3(max_threads=available_processors()).update_mmap(path).hexdigest()
+    return digest
 
 
 def write_record(output: Output, key: str, made: Made) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks import stage
+from tasks.code import digest_package
 from tasks.environment import describe_environment
 from tasks.stage import PawlineError, TemporaryError
 
@@ -29,6 +30,7 @@ WAIT_SECONDS = 120.0  # for each other; TensorFlow takes seconds to start
 ANSWER_SECONDS = 10.0  # for a line that has to come at once
 RETRY_SECONDS = 0.3
 LONGEST_LINE = 1 << 20
+SHOWN = 12  # digits of a digest
 
 WATCHDOG = """
 import os, select, signal, sys
@@ -122,8 +124,7 @@ def describe(params: Mapping[str, Any], devices: int, *folders: Path) -> Facts:
     inputs = sorted(path for folder in folders for path in folder.iterdir())
     read = [path.read_bytes() if path.suffix == ".json" else str(path.stat().st_size).encode() for path in inputs]
     facts["inputs"] = _digest([(path.name, content) for path, content in zip(inputs, read, strict=True)])
-    code = sorted(Path(__file__).parent.glob("*.py"))
-    facts["code"] = _digest([(path.name, path.read_bytes()) for path in code])
+    facts["code"] = digest_package("tasks")[:SHOWN]
     return facts
 
 
@@ -131,7 +132,7 @@ def _digest(parts: list[tuple[str, bytes]]) -> str:
     digest = hashlib.sha256()
     for name, content in parts:
         digest.update(name.encode() + hashlib.sha256(content).digest())
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()[:SHOWN]
 
 
 def meet(cluster: Cluster, stage_name: str, facts: Facts) -> None:
