@@ -1,9 +1,7 @@
 """What the data must live up to, as Great Expectations suites: tolerant of the source, strict on what was kept."""
 
-import importlib
 import logging
 import os
-import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -231,12 +229,6 @@ def _kept_splits_suite() -> "list[Expectation]":
             meta={"cure": "add photos of that class, or change validate.splits"},
         )
     ]
-
-
-def import_ahead() -> None:
-    """Begin to import Great Expectations, which takes seconds, while the caller does or waits for something else."""
-    _silence()
-    threading.Thread(target=importlib.import_module, args=["great_expectations.expectations"], daemon=True).start()
 
 
 def _silence() -> None:

@@ -28,7 +28,7 @@ from tasks.close_hashes import Hashes, find_close_pairs
 from tasks.cluster import map_chunks
 from tasks.data_docs import write_data_docs
 from tasks.duplicates import hashes_of, quarantine_conflicts, quarantine_exact_duplicates
-from tasks.expectations import first_failure, import_ahead, run_suites
+from tasks.expectations import first_failure, run_suites
 from tasks.image_table import SPLITS, ImageRow, write_images
 from tasks.images import Verdict, judge
 from tasks.overrides import apply_overrides, parse_keep
@@ -59,7 +59,6 @@ def validate(
     Raises:
         PawlineError: When an expectation is not met, an override makes no sense, or a worker process died.
     """
-    import_ahead()
     known = read_known(verdicts_dir, _keys(params))
     files, verdicts, pairs = examine(raw_dir, params, known)
     rows = decide(files, params, pairs)
