@@ -21,7 +21,7 @@ from dvc_objects.fs.errors import AuthError, ConfigError, RemoteMissingDepsError
 from lineage.store import dvc_errors
 from tasks.object_store import needs_extra, one_line_errors
 from tasks.stage import PawlineError
-from tasks.store_urls import CREDENTIALS, scheme_of
+from tasks.store_urls import CREDENTIALS, scheme_of, without_secrets
 
 EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure", "azure": "azure", "ssh": "ssh"}
 OF_S3 = {"endpointurl": "--endpoint-url", "profile": "--profile", "region": "--region"}  # DVC's names, and ours
@@ -49,6 +49,12 @@ class Remote:
     def url(self) -> str:
         """Where it is."""
         return str(self.settings["url"])
+
+    @property
+    def shown(self) -> str:
+        """Where it is, without what only the remote should read: DVC takes passwords within URLs, too."""
+        only_a_user = scheme_of(self.url) == "ssh" and urlsplit(self.url).password is None
+        return self.url if only_a_user else without_secrets(self.url)
 
     @property
     def can_be_tried(self) -> bool:
@@ -136,7 +142,7 @@ def check_free(root: Path, remote: Remote) -> None:
     for known in find_remotes(root):
         if known.name == remote.name and known.url != remote.url:
             raise PawlineError(
-                f"the remote {remote.name} is {known.url}: `dvc remote remove {remote.name}` first, or give --name"
+                f"the remote {remote.name} is {known.shown}: `dvc remote remove {remote.name}` first, or give --name"
             )
 
 
@@ -151,7 +157,7 @@ def check_access(remote: Remote, *, make_folder: bool = False) -> None:
         PawlineError: The library for it is missing, or it cannot be reached, written to, read, or deleted from.
     """
     if not remote.can_be_tried:
-        raise PawlineError(f"{remote.url} cannot be tried: `dvc push` says whether it works")
+        raise PawlineError(f"{remote.shown} cannot be tried: `dvc push` says whether it works")
     with _opened(remote) as (fs, folder):
         if make_folder:
             fs.makedirs(folder, exist_ok=True)
@@ -162,7 +168,7 @@ def check_access(remote: Remote, *, make_folder: bool = False) -> None:
         finally:
             fs.remove(path)
     if content != CONTENT:
-        raise PawlineError(f"{remote.url} gives back other bytes than were written: choose another place")
+        raise PawlineError(f"{remote.shown} gives back other bytes than were written: choose another place")
 
 
 def check_reachable(remote: Remote) -> None:
@@ -184,14 +190,16 @@ def check_reachable(remote: Remote) -> None:
 def _opened(remote: Remote) -> Iterator[tuple[Any, str]]:
     """Yield DVC's file system for a remote and the path on it, and turn errors in the block into one line."""
     scheme = scheme_of(remote.url)
-    with dvc_errors(), one_line_errors(remote.url):
+    with dvc_errors(), one_line_errors(remote.shown):
         try:
             kind, settings, folder = get_cloud_fs({}, **TRIAL.get(scheme, {}), **remote.settings)
             yield kind(**settings), folder
         except (ImportError, RemoteMissingDepsError) as error:
-            raise PawlineError(needs_extra(remote.url, EXTRAS.get(scheme, scheme))) from error
+            raise PawlineError(needs_extra(remote.shown, EXTRAS.get(scheme, scheme))) from error
         except (AuthError, ConfigError) as error:
-            raise PawlineError(f"{remote.url} cannot be used ({error}): {_credentials(scheme)}") from error
+            raise PawlineError(
+                f"{remote.shown} cannot be used ({without_secrets(str(error))}): {_credentials(scheme)}"
+            ) from error
 
 
 def _check_no_secret(url: str, scheme: str) -> None:

@@ -7,6 +7,7 @@ settings, its home among them, when it is imported.
 
 import json
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -23,6 +24,12 @@ HOME = Path(".prefect")  # beside the project, as in prefect.toml
 NOTE = "server.json"
 API_VARIABLE = "PREFECT_API_URL"
 HEALTH_SECONDS = 5.0  # for a server under load to answer
+PAGE_HEADERS = {  # of whatever is served to browsers: no frame of another site, no guessing what a file is
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 CLOCK_SECONDS = 10.0  # by which a process's start time may differ when the clock has been set
 
 
@@ -94,6 +101,8 @@ def connect() -> None:
     server = None if API_VARIABLE in os.environ else running()
     if server is not None:
         _use(server.api)
+    else:
+        _lock_temporary()
     from prefect.client.orchestration import get_client
 
     from flows import liveness
@@ -217,6 +226,21 @@ def _no_server(api: str) -> PawlineError:
     if _lacks_suffix(api):
         return PawlineError(f"no Prefect server at {api}: did you mean {API_VARIABLE}={api.rstrip('/')}/api?")
     return PawlineError(f"no Prefect server at {api}: start it, or unset {API_VARIABLE}")
+
+
+def _lock_temporary() -> None:
+    """Have a temporary server ask for a password that this process and those it starts alone know.
+
+    Everybody on this machine can reach its port, and so can pages in a browser, under a name that was pointed here.
+    """
+    from prefect.context import refresh_global_settings_context
+    from prefect.settings import get_current_settings
+
+    settings = get_current_settings()
+    if settings.api.url is None and settings.api.auth_string is None:
+        password = f"pawline:{secrets.token_urlsafe()}"
+        os.environ |= {"PREFECT_API_AUTH_STRING": password, "PREFECT_SERVER_API_AUTH_STRING": password}
+        refresh_global_settings_context()
 
 
 def _use(api: str) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import IO
 
 from inference import web
-from inference.web import IS_ADDRESS, IS_URL, download, without_password
+from inference.web import IS_ADDRESS, IS_URL, download
 from tasks.images import SIGNATURES, UndecodableError
 from tasks.sources.layout import left_out
+from tasks.store_urls import without_secrets
 
 STDIN = "-"
 HEAD_BYTES = 4096  # what tells an image on standard input from a list
@@ -27,7 +28,7 @@ class Photo:
     """Something to answer.
 
     Attributes:
-        name: As the user named it: a path, a URL without its password, or `-`.
+        name: As the user named it: a path, a URL without its secrets, or `-`.
         content: Its bytes, if they are known already.
         problem: Why there is nothing to read.
         source: The path or URL to read, if it is not the name; never shown.
@@ -81,7 +82,7 @@ class Walk:
         return None if STDIN in self._named else sum(1 for _ in self)
 
     def _expand(self, name: str) -> Iterator[Photo]:
-        shown = without_password(name)
+        shown = without_secrets(name)
         if IS_URL.match(name):
             yield Photo(shown, source=name)
         elif _is_dir(name):
@@ -132,7 +133,7 @@ class Walk:
         for line in _lines(head, self._stdin, separator):
             name = os.fsdecode(line.removesuffix(line_end))
             if len(line) > MAX_LINE_BYTES:
-                shown = f"{without_password(name)[:40]}..."
+                shown = f"{without_secrets(name)[:40]}..."
                 yield Photo(shown, problem=UndecodableError("unreadable", "a line too long for a path"))
             elif name:
                 yield from self._expand(name)

@@ -142,7 +142,7 @@ def check_asker(request: Request, hosts: Collection[str] | None) -> None:
     Raises:
         RefusedError: With status 403.
     """
-    if hosts is not None and _host_name(request.headers.get("host", "")) not in hosts:
+    if hosts is not None and host_name(request.headers.get("host", "")) not in hosts:
         raise RefusedError(
             403, "host", "not a host name of this service: ask for localhost, or have the proxy send that as Host"
         )
@@ -150,7 +150,8 @@ def check_asker(request: Request, hosts: Collection[str] | None) -> None:
         raise RefusedError(403, "cross_site", "a page of another site may not send photos here")
 
 
-def _host_name(host: str) -> str | None:
+def host_name(host: str) -> str | None:
+    """Return the name in a `Host` header, without the port; None where there is none."""
     try:
         return urlsplit(f"//{host}").hostname
     except ValueError:

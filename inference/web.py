@@ -10,14 +10,6 @@ CONNECT_SECONDS, READ_SECONDS = 10.0, 20.0  # READ_SECONDS: between two pieces o
 DOWNLOAD_SECONDS = 120.0  # for one photo altogether
 IS_URL = re.compile(r"https?://", re.IGNORECASE)
 IS_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-# What is before an address's @. A password whose "/", "?" or "#" nobody wrote as "%2F" seems to end where the host
-# would: then what follows the colon is no port, and everything up to the last @ is left out.
-CREDENTIALS = re.compile(r"://(?:[^/?#]*@|[^/?#\[]*:(?!\d*(?:[/?#]|$)).*@)", re.DOTALL)
-
-
-def without_password(name: str) -> str:
-    """Return an address to show: `***` in the place of user and password. Other text stays as it is."""
-    return CREDENTIALS.sub("://***@", name)
 
 
 def download(url: str) -> bytes:

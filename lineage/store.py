@@ -12,6 +12,7 @@ from lineage import lockfile
 from lineage.lockfile import LockedPath
 from tasks.object_store import store_errors
 from tasks.stage import PawlineError
+from tasks.store_urls import without_secrets
 
 READ_BYTES = 1 << 20
 
@@ -194,4 +195,4 @@ def dvc_errors() -> Iterator[None]:
         with set_loggers_level(logging.ERROR):
             yield
     except (DvcException, ImportError, *store_errors()) as error:  # ImportError: a plug-in is missing
-        raise PawlineError(f"{' '.join(str(error).split())}; `dvc status` says more") from error
+        raise PawlineError(f"{without_secrets(' '.join(str(error).split()))}; `dvc status` says more") from error

@@ -13,6 +13,7 @@ from typing import Any
 from lineage import lockfile
 from lineage.store import Store, dvc_errors
 from tasks.stage import PawlineError
+from tasks.store_urls import without_secrets
 
 CACHE = "cache"
 OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
@@ -202,7 +203,7 @@ def _open_remote(repo: Any, name: str) -> Place:  # noqa: ANN401 - DVC ships no 
         try:
             odb.fs.info(odb.path.removesuffix("/files/md5"))  # the folder itself: an empty remote has no more
         except FileNotFoundError:
-            raise PawlineError(f"{where} is not there") from None
+            raise PawlineError(f"{without_secrets(where)} is not there") from None
     return Place(name, odb)
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from tasks.stage import PawlineError, TemporaryError
-from tasks.store_urls import CREDENTIALS, scheme_of
+from tasks.store_urls import CREDENTIALS, scheme_of, without_secrets
 
 EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure"}  # what to install for each kind of URL
 # Seconds to connect, and between two reads. Of tries there are few, because who reads pauses and tries again.
@@ -100,7 +100,10 @@ def store_errors() -> tuple[type[Exception], ...]:
 
 def explained(url: str, error: Exception) -> PawlineError:
     """Return what an error of a store means, and what to do, in one line."""
-    said = textwrap.shorten(str(error), MOST_LETTERS, placeholder=" ...").rstrip(".") or type(error).__name__
+    said = (
+        textwrap.shorten(without_secrets(str(error)), MOST_LETTERS, placeholder=" ...").rstrip(".")
+        or type(error).__name__
+    )
     hint = CREDENTIALS.get(scheme_of(url), "check who may read and write there")
     if isinstance(error, FileNotFoundError):
         return PawlineError(f"{url} does not exist ({said}): check its name")

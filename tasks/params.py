@@ -16,7 +16,7 @@ from tasks.params_file import Section, checked, read_values
 from tasks.params_file import load_part as load_part  # stages have them from here
 from tasks.params_file import load_section as load_section
 from tasks.stage import PawlineError
-from tasks.store_urls import check_store_url, is_store_url
+from tasks.store_urls import check_store_url, check_web_url, is_store_url
 
 LAYER_LISTS = Path(__file__).parent / "backbone_layers"  # the layers of each backbone, by name and in order
 WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)  # of MobileNetV2 in keras.applications
@@ -53,6 +53,8 @@ class DataParams(Section):
         return self
 
     def _check_url(self, url: str) -> None:
+        if not is_store_url(url):
+            check_web_url(url)  # before anything names what is wrong with the rest of it
         parts = urlsplit(url)  # raises a ValueError that says what is wrong with it
         if self.source in ("archive", "directory") and is_store_url(url):
             return check_store_url(url)

@@ -56,7 +56,7 @@ def add_command(
         remotes.check_free(root, remote)
         remotes.check_access(remote, make_folder=True)
         remotes.add(root, remote)
-    typer.echo(f"{remote.name} is the default remote: {remote.url} was written to, read and cleaned up")
+    typer.echo(f"{remote.name} is the default remote: {remote.shown} was written to, read and cleaned up")
     typer.echo("next: `git commit .dvc/config`, then `pawline push`; another machine clones and runs `dvc pull`")
 
 
@@ -84,13 +84,13 @@ def check_command(
     began = time.monotonic()
     with interruptible("an object named .pawline-* may be left there"):
         remotes.check_access(remote)
-    typer.echo(f"{remote.name}: {remote.url} was written to, read and cleaned up in {time.monotonic() - began:.1f} s")
+    typer.echo(f"{remote.name}: {remote.shown} was written to, read and cleaned up in {time.monotonic() - began:.1f} s")
 
 
 def _lines(remotes: Sequence["Remote"]) -> list[str]:
     width = max((len(remote.name) for remote in remotes), default=0)
     return [
-        f"{'*' if remote.is_default else ' '} {remote.name.ljust(width)}  {remote.url}{_shown(remote)}"
+        f"{'*' if remote.is_default else ' '} {remote.name.ljust(width)}  {remote.shown}{_shown(remote)}"
         for remote in remotes
     ]
 

@@ -109,7 +109,7 @@ def _prefect(host: str, port: int, address: str) -> Iterator["subprocess.Popen[b
     _log_path().parent.mkdir(parents=True, exist_ok=True)
     with _log_path().open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start"],
+            [sys.executable, "-m", "flows.guarded_server"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -156,6 +156,8 @@ def _reports(port: int) -> Iterator[str]:
 class _Pages(SimpleHTTPRequestHandler):
     """Serves the files within a folder to browsers of this machine, and keeps the requests to itself."""
 
+    timeout = 10.0  # seconds, for a request to arrive
+
     def send_head(self) -> BytesIO | BinaryIO | None:
         """Refuse other names of this machine, which a foreign page may have made up, and what lies elsewhere."""
         if self.headers.get("Host", "").partition(":")[0] not in (LOOPBACK, "localhost"):
@@ -178,6 +180,12 @@ class _Pages(SimpleHTTPRequestHandler):
             return all(one.resolve().is_relative_to(self.directory) for one in sent)
         except (ValueError, RuntimeError, OSError):  # a NUL, links in a circle, a name too long
             return False
+
+    def end_headers(self) -> None:
+        """Let no other site show a page in a frame of its own, or a browser guess what a file is."""
+        for name, value in server.PAGE_HEADERS.items():
+            self.send_header(name, value)
+        super().end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
         """Print nothing."""

@@ -14,26 +14,6 @@ from inference.inputs import Photo
 from tests.inference.running import picture
 from tests.inference.test_inputs import reason
 
-
-@pytest.mark.parametrize(
-    ("address", "shown"),
-    [
-        ("https://example.com/x.jpg", "https://example.com/x.jpg"),
-        ("https://me:hush@example.com:8080/x.jpg", "https://***@example.com:8080/x.jpg"),
-        ("https://token@example.com", "https://***@example.com"),
-        ("FTP://me:a@b:c@example.com/x", "FTP://***@example.com/x"),
-        ("https://me:a/b@example.com/x", "https://***@example.com/x"),
-        ("https://me:a?b#c@d@example.com/x", "https://***@example.com/x"),
-        (" https://me:hush@example.com/x", " https://***@example.com/x"),
-        ("https://example.com:8080/@me/x@2.jpg?mail=a@b.c", "https://example.com:8080/@me/x@2.jpg?mail=a@b.c"),
-        ("http://[::1]:8080/x@2.jpg", "http://[::1]:8080/x@2.jpg"),
-        ("photos/me:hush@x.jpg", "photos/me:hush@x.jpg"),
-    ],
-)
-def test_addresses_are_shown_without_passwords(address: str, shown: str) -> None:
-    assert web.without_password(address) == shown
-
-
 ELSEWHERE = {"/circle": "/circle", "/disk": "file:///etc/passwd"}
 
 
