@@ -3,8 +3,8 @@
 The cluster is the user's own: `DASK_SCHEDULER_ADDRESS` names its scheduler. Its workers see the project's folder under
 the same path (chunks are paths, not bytes) and have the same Pawline and the same libraries: each is asked before any
 work is sent. A chunk whose worker is lost is done again by another; one that takes several workers with it (Dask's
-`distributed.scheduler.allowed-failures`, 3 unless the scheduler is told otherwise) is done here in another way, or is an
-error with its name.
+`distributed.scheduler.allowed-failures`, 3 unless the scheduler is told otherwise) is done here in another way, or is
+an error with its name.
 """
 
 import functools
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tasks.code import digest_package
 from tasks.environment import PACKAGES
@@ -52,9 +52,7 @@ def scheduler_address() -> str | None:
     return os.environ.get(SCHEDULER) or None
 
 
-def map_chunks(
-    function: Callable[[T], R], chunks: Iterable[T], rescue: Callable[[T], R] | None = None
-) -> Iterator[R]:
+def map_chunks(function: Callable[[T], R], chunks: Iterable[T], rescue: Callable[[T], R] | None = None) -> Iterator[R]:
     """Yield `function(chunk)` for each chunk, in order, from the cluster if one is named, or from local processes.
 
     Args:

@@ -25,21 +25,28 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks import records
-from tasks.images import decode_upright, judge, resize_square
+from tasks.images import Verdict, decode_upright, judge, resize_square
+from tasks.limits import quiet_decoders
 from tasks.parallel import available_processors
 from tasks.params import ImageParams, check_params
 from tasks.preprocess import encode_png
+from tasks.raw import RawRecord, write_shards
+from tasks.validate import judge_files, list_candidates
 from tests.conftest import ROOT
 from tests.faults import fuzz_seeds
 from tests.faults.mutations import mutate
 
 log = logging.getLogger(__name__)
 
-JUDGING = check_params(ROOT / "params.yaml").validate_.model_dump(include={"min_side_px", "max_pixels", "blank_max_stddev"})
+JUDGING = check_params(ROOT / "params.yaml").validate_.model_dump(
+    include={"min_side_px", "max_pixels", "blank_max_stddev"}
+)
 IMAGE = ImageParams(size_px=96, resize="squash")
 SLOW_SECONDS, LARGE_BYTES = 5.0, 2**30
 FUSE_BYTES = 3 * LARGE_BYTES  # what a process may take at most, so that the machine survives
 PATIENCE_SECONDS = 120.0  # of a process that does nothing at all
+
+DIED = "died"
 
 Seeds = Sequence[bytes]
 
@@ -50,10 +57,15 @@ class Answer(NamedTuple):
     number: int
     reason: str  # empty when kept
     seconds: float  # of a processor's time, of the slowest of its steps
-    bytes: int  # by which the process grew, at most
+    memory: int  # bytes by which the process grew, at most
     wrong: str = ""  # what must not be
+    evidence: str = ""
+    format: str = ""
     png: bytes = b""
     pixels: str = ""  # SHA-256 of what the PNG must hold
+
+
+NOTHING = Answer(0, "", 0, 0)
 
 
 @dataclass
@@ -61,18 +73,20 @@ class Found:
     """What became of all."""
 
     reasons: Counter[str] = field(default_factory=Counter)
+    formats: Counter[str] = field(default_factory=Counter)  # of those that were kept
+    heavy: dict[int, str] = field(default_factory=dict)  # ended their process, or took too much
     failed: dict[int, str] = field(default_factory=dict)
-    slowest: Answer = Answer(0, "", 0, 0)
-    largest: Answer = Answer(0, "", 0, 0)
+    slowest: Answer = NOTHING
+    largest: Answer = NOTHING
     read: int = 0  # by TensorFlow
 
     def __str__(self) -> str:
         kept = self.reasons[""]
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.reasons.items()) if reason)
         return (
-            f"{self.reasons.total():,} files: {kept:,} kept, of which TensorFlow read {self.read:,}; {reasons}; slowest "
-            f"{self.slowest.seconds:.2f} s (number {self.slowest.number}), largest {self.largest.bytes >> 20} MiB "
-            f"(number {self.largest.number}); {len(self.failed)} failed"
+            f"{self.reasons.total():,} files: {kept:,} kept, of which TensorFlow read {self.read:,}; {reasons}; "
+            f"slowest {self.slowest.seconds:.2f} s (number {self.slowest.number}), "
+            f"largest {self.largest.memory >> 20} MiB (number {self.largest.number}); {len(self.heavy)} for `validate` to contain; {len(self.failed)} failed"
         )
 
 
@@ -104,14 +118,14 @@ def fuzz(seeds: Seeds, *, files: int, seed: int, shards_dir: Path, workers: int 
 def _count(found: Found, answer: Answer) -> None:
     found.reasons[answer.reason] += 1
     found.slowest = max(found.slowest, answer, key=lambda one: one.seconds)
-    found.largest = max(found.largest, answer, key=lambda one: one.bytes)
-    wrong = answer.wrong
-    if answer.seconds > SLOW_SECONDS:
-        wrong = f"took {answer.seconds:.1f} s"
-    if answer.bytes > LARGE_BYTES:
-        wrong = f"took {answer.bytes >> 20} MiB"
-    if wrong:
-        found.failed[answer.number] = wrong
+    found.largest = max(found.largest, answer, key=lambda one: one.memory)
+    found.formats[answer.format] += not answer.reason
+    if answer.wrong:
+        found.failed[answer.number] = answer.wrong
+    elif answer.reason == DIED:
+        found.heavy[answer.number] = answer.evidence
+    elif answer.seconds > SLOW_SECONDS or answer.memory > LARGE_BYTES:
+        found.heavy[answer.number] = f"took {answer.seconds:.1f} s and {answer.memory >> 20} MiB"
 
 
 def _answers(seeds: Seeds, seed: int, files: int, workers: int) -> Iterator[Answer]:
@@ -123,8 +137,8 @@ def _answers(seeds: Seeds, seed: int, files: int, workers: int) -> Iterator[Answ
     try:
         while at_work:
             ready = wait(list(at_work), PATIENCE_SECONDS)
-            for connection in ready or list(at_work):
-                worker_ = at_work.pop(connection)  # type: ignore[arg-type]
+            for connection in [one for one in at_work if one in ready] or list(at_work):
+                worker_ = at_work.pop(connection)
                 answer, again = worker_.receive()
                 if answer:
                     yield answer
@@ -161,33 +175,34 @@ class _Worker:
             return None, None
         ended = self.process.exitcode or 0
         how = signal.Signals(-ended).name if ended < 0 else f"exit code {ended}"
-        answer = Answer(self._numbers[0], "died", 0, 0, f"ended its process: {how}")
+        answer = Answer(self._numbers[0], DIED, 0, 0, evidence=f"ended its process: {how}")
         return answer, _Worker(self._seeds, self._seed, self._numbers[1:])
 
 
 def _judge_all(answers: "Connection[Answer, Answer]", seeds: Seeds, seed: int, numbers: range) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (FUSE_BYTES, FUSE_BYTES))
-    for number in numbers:
-        answers.send(judge_one(make_file(seeds, seed, number), number))
+    with quiet_decoders():
+        for number in numbers:
+            answers.send(judge_one(make_file(seeds, seed, number), number))
 
 
 def judge_one(content: bytes, number: int) -> Answer:
     """Judge a file as `validate` does, and prepare it as `preprocess` does if it is kept."""
     before = _reset_peak()
-    times = []
+    times: list[float] = []
     png, pixels, wrong = b"", "", ""
     try:
-        verdicts = [_timed(times, lambda: judge(content, **JUDGING)) for _ in range(2)]
-        reason = verdicts[0].reason
-        if verdicts[0] != verdicts[1]:
-            wrong = f"judged differently: {verdicts}"
-        if not reason:
+        verdict, again = (_timed(times, lambda: judge(content, **JUDGING)) for _ in range(2))
+        if verdict != again:
+            wrong = f"judged differently: {verdict} and {again}"
+        if not verdict.reason:
             png = _timed(times, lambda: encode_png(content, IMAGE))
             square = _timed(times, lambda: resize_square(decode_upright(content), IMAGE.size_px, IMAGE.resize))
             pixels = hashlib.sha256(square.tobytes()).hexdigest()
     except Exception as error:  # noqa: BLE001 - whatever it is, it must not be
-        reason, wrong = "raised", f"{type(error).__name__}: {error}"
-    return Answer(number, reason, max(times, default=0), _peak() - before, wrong, png, pixels)
+        verdict, wrong = Verdict(reason="raised"), f"raised {type(error).__name__}: {error}"
+    seen = {"evidence": verdict.evidence, "format": verdict.format, "png": png, "pixels": pixels}
+    return Answer(number, verdict.reason, max(times, default=0), _peak() - before, wrong, **seen)
 
 
 def _timed(times: list[float], work: Any) -> Any:  # noqa: ANN401 - whatever the work returns
@@ -221,6 +236,31 @@ def read_by_tensorflow(shards_dir: Path) -> dict[int, str]:
     }
 
 
+def contain(files: Mapping[int, bytes], raw_dir: Path) -> dict[int, Verdict]:
+    """Return the verdicts on files as `validate` comes to them, with its limits, in worker processes."""
+    write_shards((RawRecord(str(number), "cat", "", content) for number, content in files.items()), raw_dir)
+    candidates = list_candidates(raw_dir)
+    verdicts = judge_files(candidates, {}, JUDGING)
+    return {int(one.path): verdicts[one.id] for _, some in candidates for one in some}
+
+
+def run(seeds: Seeds, *, files: int, seed: int, folder: Path) -> Found:
+    """Damage, judge, and read back with TensorFlow what was kept; nothing may have failed in the end."""
+    shards_dir, raw_dir = folder / "kept", folder / "heavy"
+    shards_dir.mkdir()
+    raw_dir.mkdir()
+    found = fuzz(seeds, files=files, seed=seed, shards_dir=shards_dir)
+    read = read_by_tensorflow(shards_dir)
+    found.read = sum(not why for why in read.values())
+    found.failed |= {number: why for number, why in read.items() if why}
+    if found.heavy:
+        verdicts = contain({number: make_file(seeds, seed, number) for number in found.heavy}, raw_dir)
+        for number, verdict in verdicts.items():
+            if not verdict.reason:
+                found.failed[number] = f"{found.heavy[number]}, and was kept"
+    return found
+
+
 def find_seeds(archive: Path | None) -> Seeds:
     """Return the files to begin with; real photos are among them where there are any."""
     real: Mapping[str, bytes] = fuzz_seeds.photos(archive) if archive else {}
@@ -242,11 +282,8 @@ def main(argv: list[str] | None = None) -> None:
         log.info("%s", judge_one(make_file(seeds, args.seed, args.only), args.only)._replace(png=b""))
         return
     with tempfile.TemporaryDirectory() as folder:
-        found = fuzz(seeds, files=args.files, seed=args.seed, shards_dir=Path(folder))
-        read = read_by_tensorflow(Path(folder))
-    found.read = sum(not why for why in read.values())
-    found.failed |= {number: why for number, why in read.items() if why}
-    for number, why in sorted(found.failed.items()):
+        found = run(seeds, files=args.files, seed=args.seed, folder=Path(folder))
+    for number, why in sorted((found.heavy | found.failed).items()):
         args.out.mkdir(exist_ok=True)
         (args.out / str(number)).write_bytes(make_file(seeds, args.seed, number))
         log.info("number %d: %s", number, why)

@@ -14,6 +14,7 @@ NASTY_NUMBERS = (
 )
 HEADER_BYTES = 400
 PNG = b"\x89PNG\r\n\x1a\n"
+IN_SCANS = (0, *range(0xD0, 0xD8))  # what follows 0xFF within a JPEG's scan: a stuffed byte, restart markers
 BLANK_ROWS = 40_000_000  # zeros that a PNG's data may unpack to
 
 
@@ -146,8 +147,8 @@ def _png_parts(content: bytes) -> list[Part]:
 
 
 def _join_png(parts: list[Part]) -> bytes:
-    chunks = [struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in parts]
-    return PNG + b"".join(chunks)
+    named = [name + data for name, data in parts]
+    return PNG + b"".join(struct.pack(">I", len(one) - 4) + one + struct.pack(">I", zlib.crc32(one)) for one in named)
 
 
 def _jpeg_parts(content: bytes) -> list[Part]:
@@ -157,7 +158,7 @@ def _jpeg_parts(content: bytes) -> list[Part]:
         marker, length = content[place : place + 2], int.from_bytes(content[place + 2 : place + 4], "big")
         stop = place + 2 + length
         if marker[1] == 0xDA:
-            while stop + 1 < len(content) and not (content[stop] == 0xFF and content[stop + 1] not in (0, *range(0xD0, 0xD8))):
+            while stop + 1 < len(content) and (content[stop] != 0xFF or content[stop + 1] in IN_SCANS):
                 stop += 1
         parts.append((marker, content[place + 4 : stop]))
         place = stop
