@@ -240,6 +240,7 @@ def _upright(image: Image.Image, mode: Literal["RGB", "L"]) -> Image.Image:
             converted = _convert(opaque if opaque.mode in ("L", "RGB") else opaque.convert("RGB"), mode)
             if converted is not image:
                 image.close()
+            converted.info = {}  # pixels alone: a comment would go on into every thumbnail
             return converted if turn is None else converted.transpose(turn)
     except Exception as error:  # noqa: BLE001 - as above
         raise _undecodable(error) from None

@@ -83,10 +83,11 @@ class Found:
     def __str__(self) -> str:
         kept = self.reasons[""]
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(self.reasons.items()) if reason)
+        took = f"slowest {self.slowest.seconds:.2f} s (number {self.slowest.number}), "
+        took += f"largest {self.largest.memory >> 20} MiB (number {self.largest.number})"
         return (
             f"{self.reasons.total():,} files: {kept:,} kept, of which TensorFlow read {self.read:,}; {reasons}; "
-            f"slowest {self.slowest.seconds:.2f} s (number {self.slowest.number}), "
-            f"largest {self.largest.memory >> 20} MiB (number {self.largest.number}); {len(self.heavy)} for `validate` to contain; {len(self.failed)} failed"
+            f"{took}; {len(self.heavy)} for `validate` to contain; {len(self.failed)} failed"
         )
 
 
