@@ -8,6 +8,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.runtime import flow_run
 
 from flows import server
+from tasks.markdown import escape
 
 METRICS_PATH = Path("reports/metrics/evaluation.json")
 VALIDATION_PATH = Path("reports/metrics/validation.json")
@@ -57,9 +58,11 @@ def publish_verdict(markdown: str) -> None:
     create_markdown_artifact(markdown=markdown, key="gate", description="Champion against challenger")
 
 
-def publish_push(markdown: str) -> None:
+def publish_push(text: str) -> None:
     """Say what became of copying a new champion's files to the default remote."""
-    create_markdown_artifact(markdown=markdown, key="push", description="The champion's files on the default remote")
+    create_markdown_artifact(
+        markdown=str(escape(text)), key="push", description="The champion's files on the default remote"
+    )
 
 
 def compare_metrics(before: Metrics, after: Metrics) -> list[dict[str, Any]]:
@@ -74,9 +77,10 @@ def compare_metrics(before: Metrics, after: Metrics) -> list[dict[str, Any]]:
 
 def describe_validation(validation: Metrics) -> str:
     """Return the validation's counts as Markdown."""
-    reasons = [f"| {reason} | {count:,} |" for reason, count in sorted(validation["by_reason"].items())]
+    reasons = [f"| {escape(reason)} | {count:,} |" for reason, count in sorted(validation["by_reason"].items())]
     splits = [
-        f"| {split} | {sum(labels.values()):,} | {', '.join(f'{name} {n:,}' for name, n in sorted(labels.items()))} |"
+        f"| {split} | {sum(labels.values()):,} | "
+        f"{', '.join(f'{escape(name)} {n:,}' for name, n in sorted(labels.items()))} |"
         for split, labels in validation["splits"].items()
     ]
     return "\n".join(

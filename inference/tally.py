@@ -17,6 +17,7 @@ HINTS = {  # what to do about a photo that could not be read, by reason
     "unreadable": "make it accessible",
     "not_a_file": "give the photo as a file, or - and the photo on standard input",
     "too_large": "make it smaller",
+    "out_of_memory": "make it smaller",
     "not_an_image": "give a JPEG, PNG, WebP, GIF, TIFF or BMP",
 }
 

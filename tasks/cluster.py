@@ -3,7 +3,8 @@
 The cluster is the user's own: `DASK_SCHEDULER_ADDRESS` names its scheduler. Its workers see the project's folder under
 the same path (chunks are paths, not bytes) and have the same Pawline and the same libraries: each is asked before any
 work is sent. A chunk whose worker is lost is done again by another; one that takes several workers with it (Dask's
-`distributed.scheduler.allowed-failures`, 3 unless the scheduler is told otherwise) is an error with its name.
+`distributed.scheduler.allowed-failures`, 3 unless the scheduler is told otherwise) is done here in another way, or is
+an error with its name.
 """
 
 import functools
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tasks.code import digest_package
 from tasks.environment import PACKAGES, version_of
@@ -32,6 +33,7 @@ R = TypeVar("R")
 SCHEDULER = "DASK_SCHEDULER_ADDRESS"
 CONNECT_SECONDS = 10
 CHUNKS_A_THREAD = 2  # under way: one being done, one waiting
+PATIENCE_SECONDS = 900.0  # for a chunk that can be done here: thousands of times as long as one takes
 LIBRARIES = ("dask", "distributed", *PACKAGES)
 
 
@@ -49,27 +51,33 @@ def scheduler_address() -> str | None:
     return os.environ.get(SCHEDULER) or None
 
 
-def map_chunks(function: Callable[[T], R], chunks: Iterable[T]) -> Iterator[R]:
+def map_chunks(function: Callable[[T], R], chunks: Iterable[T], rescue: Callable[[T], R] | None = None) -> Iterator[R]:
     """Yield `function(chunk)` for each chunk, in order, from the cluster if one is named, or from local processes.
 
     Args:
         function: As for `map_cluster` and `map_processes`.
         chunks: As for both.
+        rescue: As for both.
 
     Raises:
         PawlineError: As both do.
     """
     address = scheduler_address()
-    return map_processes(function, chunks) if address is None else map_cluster(function, chunks, address)
+    if address is None:
+        return map_processes(function, chunks, rescue=rescue)
+    return map_cluster(function, chunks, address, rescue)
 
 
-def map_cluster(function: Callable[[T], R], chunks: Iterable[T], address: str) -> Iterator[R]:
+def map_cluster(
+    function: Callable[[T], R], chunks: Iterable[T], address: str, rescue: Callable[[T], R] | None = None
+) -> Iterator[R]:
     """Yield `function(chunk)` for each chunk, in order.
 
     Args:
         function: A module-level function, or a `functools.partial` of one, with absolute paths in it.
         chunks: Small descriptions of work with absolute paths. Their `str` names them when they kill their workers.
         address: The scheduler's, such as `tcp://10.0.0.5:8786`.
+        rescue: Does a chunk here, in another way, that killed its workers, ran out of memory or never ended.
 
     Raises:
         TemporaryError: There is no scheduler at the address, or it has no workers.
@@ -86,24 +94,30 @@ def map_cluster(function: Callable[[T], R], chunks: Iterable[T], address: str) -
                 pending.append((chunk, client.submit(function, chunk, pure=False)))
             if not pending:
                 return
-            yield _result(*pending[0])
+            yield _result(*pending[0], rescue)
             pending.popleft()
 
 
-def _result(chunk: T, future: "Future") -> Any:  # noqa: ANN401 - whatever the function returns
+def _result(chunk: T, future: "Future", rescue: Callable[[T], R] | None) -> R:
     from concurrent.futures import CancelledError
 
     from distributed import KilledWorker
 
     try:
-        return future.result()
-    except KilledWorker as error:
+        result: R = future.result(PATIENCE_SECONDS if rescue else None)
+    except (KilledWorker, MemoryError, TimeoutError) as error:
+        future.cancel()
+        if rescue:
+            return rescue(chunk)
+        if not isinstance(error, KilledWorker):
+            raise
         raise PawlineError(
             f"{error.allowed_failures + 1} workers died one after the other while they worked on {chunk}: if memory "
             "ran out, give them more and run again, otherwise a file in there crashes its decoder"
         ) from None
     except CancelledError:
         raise TemporaryError(f"the cluster forgot {chunk}: its scheduler has ended; run again") from None
+    return result
 
 
 @contextmanager

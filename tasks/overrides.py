@@ -7,7 +7,9 @@ from dataclasses import replace
 from tasks.image_table import ImageRow
 from tasks.stage import PawlineError
 
-UNKEEPABLE = frozenset({"empty", "not_an_image", "truncated", "undecodable", "too_large"})
+UNKEEPABLE = frozenset(
+    {"empty", "not_an_image", "truncated", "undecodable", "too_large", "too_slow", "out_of_memory", "crashes_decoder"}
+)
 
 
 def parse_keep(entries: Sequence[str]) -> dict[str, str]:

@@ -25,9 +25,11 @@ from tasks import records, reuse, stage
 from tasks.cluster import map_chunks
 from tasks.image_table import SPLITS
 from tasks.images import decode_upright, resize_square
+from tasks.limits import quiet_decoders
 from tasks.params import ImageParams, load_section
 from tasks.progress import Progress
-from tasks.raw import Chunk, Wanted, list_chunks, read_candidates, read_contents
+from tasks.raw import Chunk, Wanted, list_chunks, read_candidates, read_contents, split_wanted
+from tasks.rescue import Death, Rescue
 from tasks.reuse import Digests, Finished, Output
 
 log = logging.getLogger(__name__)
@@ -140,7 +142,11 @@ def write_shards(shards: list[Shard], known: Known, labels: list[str], params: I
     photos = sorted((photo for shard in shards for photo in shard.photos), key=lambda photo: (photo.chunk, photo.row))
     new = [photo for photo in photos if (photo.id, photo.path, photo.label) not in known]
     wanted = [Wanted(chunk, tuple(photo.row for photo in some)) for chunk, some in groupby(new, lambda one: one.chunk)]
-    encoded = map_chunks(partial(encode_contents, params=params), wanted)
+    encode = partial(encode_contents, params=params)
+    one_by_one = Rescue(
+        split_wanted, encode, encode, name_killer, join=lambda some: [png for pngs in some for png in pngs]
+    )
+    encoded = map_chunks(encode, wanted, one_by_one)
     pngs = (png for some in encoded for png in some)
     left = {shard.path: len(shard.photos) for shard in shards}
     with ExitStack() as stack:
@@ -160,7 +166,15 @@ def write_shards(shards: list[Shard], known: Known, labels: list[str], params: I
 
 def encode_contents(wanted: Wanted, *, params: ImageParams) -> list[bytes]:
     """Decode, resize and encode photos of a row group as PNG; runs in a worker."""
-    return [encode_png(content, params) for content in read_contents(wanted)]
+    with quiet_decoders():
+        return [encode_png(content, params) for content in read_contents(wanted)]
+
+
+def name_killer(wanted: Wanted, death: Death) -> list[bytes]:
+    """Say which photo ended its process: it survived `validate`, which does not decode all that is here."""
+    photo = read_candidates(wanted.chunk)[wanted.rows[0]]
+    cure = f"add {photo.id} to validate.reject in params.yaml"
+    raise stage.PawlineError(f"{photo.path!r} ends the process that decodes it ({death.how}): {cure}")
 
 
 def encode_png(content: bytes, params: ImageParams) -> bytes:
@@ -172,7 +186,9 @@ def encode_png(content: bytes, params: ImageParams) -> bytes:
 
 def _write_metadata(tfrecords_dir: Path, labels: list[str], shards: list[Shard], size_px: int) -> None:
     """Write what TFDS needs to load the folder: features.json, dataset_info.json, the label names."""
-    import tensorflow_datasets as tfds  # takes half a second
+    # Not in a thread, ahead of time: while it is imported, it puts another import in the place of Python's own, and
+    # other threads get modules from it that are none.
+    import tensorflow_datasets as tfds
 
     features = tfds.features.FeaturesDict(
         {

@@ -122,7 +122,12 @@ class Wanted(NamedTuple):
     rows: tuple[int, ...]
 
     def __str__(self) -> str:
-        return str(self.chunk)
+        return f"{self.chunk}, row {self.rows[0]}" if len(self.rows) == 1 else str(self.chunk)
+
+
+def split_wanted(wanted: Wanted) -> list[Wanted]:
+    """Return the wanted files one by one."""
+    return [wanted._replace(rows=(row,)) for row in wanted.rows]
 
 
 def read_contents(wanted: Wanted) -> Iterator[bytes]:

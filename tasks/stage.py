@@ -26,6 +26,10 @@ SCRATCH = Path(".pawline")  # unfinished work, so that an interrupted stage carr
 class PawlineError(Exception):
     """Something the user can put right: the message is the one line they read, and says what to do next."""
 
+    def __str__(self) -> str:
+        """Spell out what would break the line, or steer a terminal: names of others' files are in it."""
+        return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in super().__str__())
+
 
 class TemporaryError(PawlineError):
     """Something that may be right again by itself, such as a network that is down: another try is worth while."""

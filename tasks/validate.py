@@ -30,15 +30,21 @@ from tasks.data_docs import write_data_docs
 from tasks.duplicates import hashes_of, quarantine_conflicts, quarantine_exact_duplicates
 from tasks.expectations import first_failure, run_suites
 from tasks.image_table import SPLITS, ImageRow, write_images
-from tasks.images import Verdict, judge
+from tasks.images import OUT_OF_MEMORY, Verdict, has_jfif, judge
+from tasks.limits import Limits, limited, quiet_decoders
 from tasks.overrides import apply_overrides, parse_keep
 from tasks.params import ValidateParams, load_section
 from tasks.progress import Progress
-from tasks.raw import Candidate, Chunk, Wanted, list_chunks, read_candidates, read_contents
+from tasks.raw import Candidate, Chunk, Wanted, list_chunks, read_candidates, read_contents, split_wanted
+from tasks.rescue import Death, Kind, Rescue
 from tasks.splits import assign_splits, required_splits
 from tasks.verdicts import Keys, Known, read_known, write_known
 
 log = logging.getLogger(__name__)
+
+USUAL_PIXELS = 64_000_000  # where this many pixels are allowed, a file may take:
+SECONDS, BYTES = 5.0, 2**30
+TIGHT_SHARE = 0.75  # of the memory, beside other files: what takes more is judged again, by itself
 
 
 class Listed(NamedTuple):
@@ -125,16 +131,72 @@ def judge_files(
     verdicts = {file.id: known[file.id] for _, files in candidates for file in files if file.id in known}
     if verdicts:
         log.info("validate: %s different files were judged before", f"{len(verdicts):,}")
+    judge_some = partial(judge_contents, judging=judging)
+    judged_files = map_chunks(judge_some, wanted, rescue_of(judging))
     with Progress("validate", total=sum(len(some.rows) for some in wanted)) as progress:
-        for some, judged in zip(wanted, map_chunks(partial(judge_contents, judging=judging), wanted), strict=True):
+        for some, judged in zip(wanted, judged_files, strict=True):
             verdicts |= judged
             progress.advance(len(some.rows))
     return verdicts
 
 
+def limits_of(max_pixels: int) -> Limits:
+    """Return what judging one file may take, where so many pixels are allowed."""
+    share = max(max_pixels / USUAL_PIXELS, 1.0)
+    return Limits(SECONDS * share, int(BYTES * share))
+
+
 def judge_contents(wanted: Wanted, *, judging: Mapping[str, Any]) -> dict[str, Verdict]:
     """Judge files of one chunk, each by its bytes alone, and return the verdicts by id; runs in a worker process."""
-    return {hashlib.sha256(content).hexdigest(): judge(content, **judging) for content in read_contents(wanted)}
+    limits = limits_of(judging["max_pixels"])
+    tight = limits._replace(bytes=int(TIGHT_SHARE * limits.bytes))
+    with quiet_decoders():
+        return {hashlib.sha256(one).hexdigest(): judge_within(tight, one, judging) for one in read_contents(wanted)}
+
+
+def judge_within(limits: Limits, content: bytes, judging: Mapping[str, Any]) -> Verdict:
+    """Judge a file.
+
+    Raises:
+        MemoryError: It takes more memory than it may.
+    """
+    with limited(limits):
+        verdict = judge(content, **judging)
+        if verdict.reason == OUT_OF_MEMORY:
+            raise MemoryError(verdict.evidence)
+        return verdict
+
+
+def judge_alone(wanted: Wanted, *, judging: Mapping[str, Any]) -> dict[str, Verdict]:
+    """Judge one file that ended a process, or took too much, in a process of its own."""
+    with quiet_decoders():
+        [content] = read_contents(wanted)
+        verdict = judge_within(limits_of(judging["max_pixels"]), content, judging)
+    return {hashlib.sha256(content).hexdigest(): verdict}
+
+
+def quarantine_killer(wanted: Wanted, death: Death, *, judging: Mapping[str, Any]) -> dict[str, Verdict]:
+    """Return the verdict on a file that ends its process."""
+    limits = limits_of(judging["max_pixels"])
+    reason, evidence = {
+        Kind.CRASH: ("crashes_decoder", f"Pillow: the process that decodes it ends with {death.how}"),
+        Kind.TIME: ("too_slow", f"Pillow: decoding takes more than {limits.seconds:g} s of a processor"),
+        Kind.MEMORY: (OUT_OF_MEMORY, f"Pillow: decoding takes more than {limits.bytes >> 20:,} MB of memory"),
+    }[death.kind]
+    [content] = read_contents(wanted)
+    verdict = Verdict(reason=reason, evidence=evidence, bytes=len(content), jfif=has_jfif(content))
+    return {hashlib.sha256(content).hexdigest(): verdict}
+
+
+def rescue_of(judging: Mapping[str, Any]) -> Rescue[Wanted, dict[str, Verdict]]:
+    """Return how a chunk is judged over which a worker process died: file by file."""
+    return Rescue(
+        split=split_wanted,
+        function=partial(judge_contents, judging=judging),
+        alone=partial(judge_alone, judging=judging),
+        give_up=partial(quarantine_killer, judging=judging),
+        join=lambda verdicts: {image_id: verdict for some in verdicts for image_id, verdict in some.items()},
+    )
 
 
 def decide(files: Iterable[ImageRow], params: ValidateParams, close_hashes: Hashes) -> list[ImageRow]:

@@ -19,10 +19,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, cast
 
-from tasks.sources.layout import Entry
+from tasks.sources.layout import MAX_FILE_BYTES, Entry
 from tasks.stage import PawlineError
 
-MAX_MEMBER_BYTES = 256 * 2**20  # far above any photo; one member is held in memory at a time
+MAX_MEMBER_BYTES = MAX_FILE_BYTES
 MAX_EXPANSION = 100  # unpacked size over the archive's own; photos do not shrink at all
 UTF8_FLAG, ENCRYPTED_FLAG = 0x800, 0x1  # APPNOTE.TXT 4.4.4
 MS_DOS = 0  # APPNOTE.TXT 4.4.2

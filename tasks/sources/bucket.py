@@ -17,7 +17,7 @@ import platformdirs
 from tasks.object_store import Store, one_line_errors, open_store
 from tasks.progress import Progress
 from tasks.sources.digests import file_digest
-from tasks.sources.layout import Entry, left_out
+from tasks.sources.layout import MAX_FILE_BYTES, Entry, left_out
 from tasks.stage import PawlineError, TemporaryError
 
 log = logging.getLogger(__name__)
@@ -129,8 +129,12 @@ def _batches(items: Sequence[Item]) -> Iterator[list[Item]]:
 def _take(
     item: Item, batch: Sequence[Item], fetched: dict[str, bytes], store: Store, delays_seconds: Sequence[float]
 ) -> bytes:
+    if item.size > MAX_FILE_BYTES:
+        raise PawlineError(
+            f"{store.url}: {item.path!r} has {item.size:,} bytes, above {MAX_FILE_BYTES:,}: no photo has; move it away"
+        )
     if item.key not in fetched:
-        wanted = [one for one in batch if not left_out(one.path)]
+        wanted = [one for one in batch if not left_out(one.path) and one.size <= MAX_FILE_BYTES]
         _retried(functools.partial(_fetch_missing, wanted, fetched, store), store.url, delays_seconds)
     return fetched.pop(item.key)
 

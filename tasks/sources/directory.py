@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from tasks.sources.layout import Entry
+from tasks.sources.layout import MAX_FILE_BYTES, Entry
 from tasks.stage import PawlineError
 
 
@@ -62,13 +62,21 @@ def is_regular(status: os.stat_result) -> bool:
 def read(file: str) -> bytes:
     """Return a file's bytes.
 
+    It is a plain file where it was listed: what has taken its place since, such as a link that leads elsewhere or a
+    pipe, is not read.
+
     Raises:
-        PawlineError: It cannot be read.
+        PawlineError: It cannot be read, is no plain file any more, or is larger than any photo.
     """
     try:
-        return Path(file).read_bytes()
+        with open(os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as opened:  # noqa: PTH123 - a handle
+            status = os.fstat(opened.fileno())
+            if is_regular(status) and status.st_size <= MAX_FILE_BYTES:
+                return opened.read()
     except OSError as error:
         raise PawlineError(f"{file!r} cannot be read ({error.strerror}): mend or remove it and try again") from None
+    what = f"has {status.st_size:,} bytes, above {MAX_FILE_BYTES:,}" if is_regular(status) else "is no file any more"
+    raise PawlineError(f"{file!r} {what}: no photo is like that; move it elsewhere and try again")
 
 
 def _walk(folder: str, prefix: int) -> Iterator[File]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from tasks.stage import PawlineError
 
+MAX_FILE_BYTES = 256 * 2**20  # far above any photo; one file is held in memory at a time
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",

@@ -29,7 +29,9 @@ def test_keeping_what_is_kept_changes_nothing() -> None:
     assert overridden([photo("1")], keep=(id_of("1"),)) == [photo("1")]
 
 
-@pytest.mark.parametrize("reason", ["empty", "not_an_image", "truncated", "undecodable", "too_large"])
+@pytest.mark.parametrize(
+    "reason", ["empty", "not_an_image", "truncated", "undecodable", "too_large", "crashes_decoder"]
+)
 def test_what_does_not_decode_cannot_be_kept(reason: str) -> None:
     message = rf"validate.keep: bad.jpg cannot be kept \({reason}: seen\): remove {id_of('bad.jpg')}"
     with pytest.raises(PawlineError, match=message):

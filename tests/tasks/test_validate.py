@@ -121,9 +121,13 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of files that each run decodes."""
     numbers = []
 
-    def count(function: Callable[[Wanted], dict[str, Verdict]], wanted: list[Wanted]) -> Iterator[dict[str, Verdict]]:
+    def count(
+        function: Callable[[Wanted], dict[str, Verdict]],
+        wanted: list[Wanted],
+        rescue: Callable[[Wanted], dict[str, Verdict]],
+    ) -> Iterator[dict[str, Verdict]]:
         numbers.append(sum(len(some.rows) for some in wanted))
-        return map_chunks(function, wanted)
+        return map_chunks(function, wanted, rescue)
 
     monkeypatch.setattr(validate_module, "map_chunks", count)
     return numbers
