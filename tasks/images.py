@@ -41,6 +41,7 @@ DECODER_ERRORS = (
     struct.error,
     zlib.error,
 )
+DECODED_BYTES = 2**30  # what a photo of 64 million pixels takes at most while it is decoded
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 EXIF_ORIENTATION = 0x0112
 TO_UPRIGHT = {  # EXIF 2.32, tag 0x0112: what undoes each orientation
@@ -262,7 +263,8 @@ def _opaque(image: Image.Image) -> Image.Image:
 def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         return TO_UPRIGHT.get(image.getexif().get(EXIF_ORIENTATION, 1))
-    except DECODER_ERRORS:
+    except DECODER_ERRORS as error:
+        _raise_if_machines(error)
         return None  # a damaged EXIF block is no damage to the picture
 
 
@@ -274,6 +276,19 @@ def _unidentified(content: bytes) -> UndecodableError:
 
 
 def _undecodable(error: BaseException) -> UndecodableError:
+    _raise_if_machines(error)
     message = " ".join(str(error).split()) or type(error).__name__
     ends_early = isinstance(error, EOFError) or "truncated" in message.lower()
     return UndecodableError("truncated" if ends_early else "undecodable", f"Pillow: {message}")
+
+
+def _raise_if_machines(error: BaseException) -> None:
+    """Raise an error again that is not about the bytes: a sound photo must not be called damaged for it.
+
+    Nothing is opened here but Pillow's modules, so that what has the system's number is about those. Damaged bytes ask
+    for absurd amounts of memory; where less than a large photo takes is not to be had either, it is the machine's lack.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
+    if isinstance(error, MemoryError):
+        bytearray(DECODED_BYTES)  # raises another
