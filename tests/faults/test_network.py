@@ -41,6 +41,7 @@ class Case(NamedTuple):
         ends: How.
         requests: As many are sent.
         resumed: The last request asks for what is missing only.
+        patience_seconds: The download's; nobody waits a minute where a server stalls.
     """
 
     what: str
@@ -48,6 +49,7 @@ class Case(NamedTuple):
     ends: str
     requests: int
     resumed: bool = False
+    patience_seconds: float = 60.0
 
 
 def cases(content: bytes, chance: random.Random) -> list[Case]:
@@ -61,8 +63,8 @@ def cases(content: bytes, chance: random.Random) -> list[Case]:
     squeezed = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(gzipped)
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (cut, content[:cut])
     return [
-        Case("says nothing", (lambda handler: handler.stall(),), LATER, most),
-        Case("stalls in the middle", (whole(content, upto=cut, then="stall"), good), WHOLE, 2, resumed=True),
+        Case("says nothing", (lambda handler: handler.stall(),), LATER, most, patience_seconds=0.3),
+        Case("stalls in the middle", (whole(content, upto=cut, then="stall"), good), WHOLE, 2, True, 3.0),
         Case("resets in the middle", (whole(content, upto=cut, then="reset"), good), WHOLE, 2, resumed=True),
         Case("resets every time", (lambda handler: handler.reset(),), LATER, most),
         Case("truncates", (whole(content, upto=cut), good), WHOLE, 2, resumed=True),
@@ -91,13 +93,6 @@ def cases(content: bytes, chance: random.Random) -> list[Case]:
     ]
 
 
-@pytest.fixture
-def impatient(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder; nobody waits a minute for a server that stalls."""
-    monkeypatch.setattr(download, "TIMEOUT_SECONDS", (10.0, 0.5))
-    return workdir
-
-
 def wrong(case: Case, server: Awkward, content: bytes, cache: Path) -> str:
     """Download from a server, and return what is wrong with how that went; nothing if all is well."""
     ended = WHOLE
@@ -123,15 +118,16 @@ def wrong(case: Case, server: Awkward, content: bytes, cache: Path) -> str:
 
 
 def test_downloads_from_awkward_servers(
-    impatient: Path, monkeypatch: pytest.MonkeyPatch, chance: random.Random, tries: Tries, report: Report
+    workdir: Path, monkeypatch: pytest.MonkeyPatch, chance: random.Random, tries: Tries, report: Report
 ) -> None:
     tried = tries(1, 20)
     for number in range(len(cases(b"", chance))):
         found, what, held = [], "", ""
         for again in range(tried):
-            content, cache = chance.randbytes(SIZE), impatient / f"{number}-{again}"
+            content, cache = chance.randbytes(SIZE), workdir / f"{number}-{again}"
             monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
             case = cases(content, chance)[number]
+            monkeypatch.setattr(download, "TIMEOUT_SECONDS", (60.0, case.patience_seconds))
             with awkward(*case.answers) as server:
                 problem = wrong(case, server, content, cache)
             found += [problem] if problem else []
@@ -140,7 +136,7 @@ def test_downloads_from_awkward_servers(
         report(Fault.NETWORK, what, tries=tried, held=tried - len(found), seen="; ".join(found) or held)
 
 
-def test_pauses_grow_and_a_server_may_ask_for_longer_ones(impatient: Path, report: Report) -> None:
+def test_pauses_grow_and_a_server_may_ask_for_longer_ones(workdir: Path, report: Report) -> None:
     assert list(RETRY_DELAYS_SECONDS) == sorted(set(RETRY_DELAYS_SECONDS))
     assert max(RETRY_DELAYS_SECONDS) <= LONGEST_PAUSE_SECONDS
     assert download._InterruptedError("", pause_seconds=float("9" * 400)).pause_seconds == LONGEST_PAUSE_SECONDS
