@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 SECONDS_TO_UNWIND = 3.0
@@ -103,6 +104,15 @@ def gave_way(error: BaseException) -> str | None:
             return f"{what}{f' ({named})' if named else ''}: {cure} and run again"
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+def tell(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Tell in one line what gave way, and of anything else the traceback: a `sys.excepthook`."""
+    line = gave_way(error)
+    if line is None:
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        sys.stderr.write(f"error: {line}\n")
 
 
 def _number_of(error: BaseException) -> int | None:

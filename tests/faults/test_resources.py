@@ -74,7 +74,7 @@ class Place:
     def wrong_after_fault(self, done: subprocess.CompletedProcess[str]) -> str:
         """Return what is wrong with how the stage ended and with what it left; nothing if all is well."""
         if done.returncode == 0:
-            return "" if self.files() == self.before else "it ended well with other bytes"
+            return "it ended well"
         if done.returncode != 1 or not is_one_line(done):
             return f"exit code {done.returncode}, {(done.stdout + done.stderr)[-2000:]}"
         unfinished = [path.name for path in self.folder.rglob("*unfinished*") if ".pawline" not in path.parts]
@@ -93,7 +93,9 @@ class Place:
         done = self.run()
         if done.returncode != 0:
             return f"afterwards: exit code {done.returncode}, {done.stderr[-2000:]}"
-        return "" if self.files() == self.before else "afterwards: other bytes"
+        after = self.files()
+        other = sorted(name for name in {*after, *self.before} if after.get(name) != self.before.get(name))
+        return f"afterwards: other bytes in {other}" if other else ""
 
 
 def is_one_line(done: subprocess.CompletedProcess[str]) -> bool:
