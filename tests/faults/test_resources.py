@@ -8,8 +8,9 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.faults import small_disk
 from tests.faults.conftest import FULL, Report, Tries
 from tests.faults.results import Fault
 from tests.faults.small_disk import SmallDisk
-from tests.test_pipeline import STAGES, files_of, outputs, run
+from tests.test_pipeline import STAGES, files_of, outputs, run, set_params
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 LIGHT = ("source", "ingest")  # no stage that takes seconds to start
@@ -150,3 +151,91 @@ def test_a_disk_that_cannot_be_written(finished: Path, disk: SmallDisk, report: 
 def seen(wrong: list[str], otherwise: str = "the same bytes afterwards") -> str:
     """Return what a report says was seen."""
     return "; ".join(wrong) or otherwise
+
+
+class Command(NamedTuple):
+    """A command that writes, what has to be changed before it has anything to do, and whether it did it.
+
+    Attributes:
+        words: Of the command line.
+        prepare: Is called with the project's folder.
+        is_done: With the disk.
+    """
+
+    words: tuple[str, ...]
+    prepare: Callable[[Path], object]
+    is_done: Callable[[SmallDisk], bool]
+
+
+def lose_outputs(project: Path) -> None:
+    for name in ("data", "models"):
+        shutil.rmtree(project / name)
+
+
+def champions(disk: SmallDisk) -> str:
+    return disk.run("git", "tag", "--list", "classifier#*", place=PROJECT).stdout
+
+
+COMMANDS = (
+    Command(
+        ("pawline", "promote", "HEAD", "--reason", "better"),
+        lambda project: None,
+        lambda disk: bool(champions(disk)),
+    ),
+    Command(
+        ("dvc", "checkout"), lose_outputs, lambda disk: (disk.inside / PROJECT / "models/classifier.keras").is_file()
+    ),
+    Command(
+        ("dvc", "repro", "ingest"),
+        lambda project: set_params(project, {"data.synthetic_images": 95}),
+        lambda disk: "95" in (disk.inside / PROJECT / "data/source.json").read_text(),
+    ),
+)
+PROJECT = "project"
+MOST_ROOM = 4**8  # pages: a gigabyte
+
+
+def test_commands_on_a_disk_that_cannot_be_written(
+    three_runs_made: Path, disk: SmallDisk, tmp_path: Path, report: Report
+) -> None:
+    """On a read-only disk; then on one with no room at all, and with ever more until it is enough."""
+    project = disk.inside / PROJECT
+    shutil.copytree(three_runs_made / "project", project, symlinks=True)
+    for command in COMMANDS[: None if FULL else 1]:
+        command.prepare(project)
+        before = champions(disk)
+        disk.set_read_only(True)
+        done = type_on(disk, command, tmp_path)
+        disk.set_read_only(False)
+        wrong, tried, room = [wrong_with(done) or ("" if done.returncode else "it ended well")], 1, 0
+        while True:
+            disk.fill(room * PAGE)
+            done = type_on(disk, command, tmp_path)
+            disk.make_room()
+            if done.returncode == 0:
+                break
+            tried += 1
+            wrong.append(wrong_with(done) or ("" if champions(disk) == before else "another champion"))
+            room = max(1, 4 * room)
+            assert room <= MOST_ROOM, done.stdout + done.stderr
+        assert disk.run("git", "fsck", "--strict", place=PROJECT).returncode == 0
+        assert command.is_done(disk), done.stdout + done.stderr
+        found = [one for one in wrong if one]
+        what = f"`{' '.join(command.words)}` on a read-only disk, and on one with too little room"
+        otherwise = f"done as soon as {room * PAGE / 1e6:.1f} MB were free"
+        report(Fault.RESOURCES, what, tries=tried, held=tried - len(found), seen=seen(found, otherwise))
+
+
+def type_on(disk: SmallDisk, command: Command, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Type a command in the project on a disk; the user's own settings are on another."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {"PATH": path, "DVC_NO_ANALYTICS": "1", "XDG_CONFIG_HOME": str(folder), "PYTHONPATH": "."}
+    return disk.run(*command.words, place=PROJECT, env=env)
+
+
+def wrong_with(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what is wrong with how a command failed; nothing if it said why in one line, and DVC maybe in another."""
+    lines = done.stderr.splitlines()
+    told = [sum(line.startswith(who) for line in lines) for who in ("error: ", "ERROR: ")]
+    bad = done.returncode != 0 and (sum(told) == 0 or max(told) > 1 or "Traceback" in done.stdout + done.stderr)
+    return f"exit code {done.returncode}: {(done.stdout + done.stderr)[-3000:]}" if bad else ""
