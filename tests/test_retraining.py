@@ -162,8 +162,10 @@ class Site:
                     (folder / f"{label}{Path(row['path']).name}").write_bytes(archive.read(row["path"]))
 
 
-def wait_for(find: Callable[[], Found | None], what: str, said: list[str]) -> Found:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def wait_for(
+    find: Callable[[], Found | None], what: str, said: list[str], *, seconds: float = PATIENCE_SECONDS
+) -> Found:
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = find()
         if found:

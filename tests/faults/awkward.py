@@ -109,4 +109,8 @@ def status(number: int, **headers: str | int) -> Answer:
 
 def raw(content: bytes) -> Answer:
     """Answer with bytes that need not be HTTP."""
-    return lambda handler: handler.wfile.write(content) and None
+
+    def answer(handler: Handler) -> None:
+        handler.wfile.write(content)
+
+    return answer

@@ -75,7 +75,7 @@ class SmallDisk:
 def mounted(folder: Path, *, megabytes: int) -> Iterator[SmallDisk]:
     """Yield a small disk at a folder; skip the test where the system lets nobody mount one."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", HOLD, "sh", f"{megabytes}m", folder]
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", HOLD, "sh", f"{megabytes}m", str(folder)]
     pipe = subprocess.PIPE
     try:
         holder = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)

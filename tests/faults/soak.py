@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -30,6 +31,7 @@ PHOTOS, NEW = 14, 3  # of either class: in the folder, and exchanged in each rou
 MOST = 600  # as many real photos of either class there are; then it begins anew
 ROUNDS_BETWEEN_GC = 10
 WARM_UP = 0.2  # of the rounds: caches fill, the first champion comes
+PATIENCE_SECONDS = 3600.0  # for one round, on a machine that has much else to do
 MB = 1e6
 # What may grow from the end of the warm-up to the end, in all: noise, not a figure that rounds add to.
 MAY_GROW = {"rss_mb": 0.1, "fds": 0.5, "threads": 0.5, "temporary": 0.5, "cached": 0.5, "processes": 0.5}
@@ -165,12 +167,12 @@ def _retrain(site: Site, worker: int) -> str:
         run: dict[str, dict[str, str]] = requests.get(f"{api}/flow_runs/{asked.json()['id']}", timeout=30).json()
         return run["state"] if run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
 
-    state = wait_for(over, "the end of a retraining", [])
-    wait_for(lambda: not psutil.Process(worker).children(), "the end of its process", [])
+    state = wait_for(over, "the end of a retraining", [], seconds=PATIENCE_SECONDS)
+    wait_for(lambda: not psutil.Process(worker).children(), "the end of its process", [], seconds=PATIENCE_SECONDS)
     return state["name"] if state["type"] == "COMPLETED" else f"{state['name']}: {state['message']}"
 
 
-def _look(site: Site, pids: dict[str, int], outside: dict[str, Path]) -> dict[str, object]:
+def _look(site: Site, pids: dict[str, int], outside: dict[str, Path]) -> dict[str, Any]:
     """Return the figures of a `Round` that can be seen from outside."""
     trees = {name: [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)] for name, pid in pids.items()}
     known = {process.pid for tree in trees.values() for process in tree}
