@@ -4,7 +4,7 @@
 
 One Prefect server and one worker carry out all rounds. Before each, the oldest photos of either class go and as many
 new ones come. After each, when nothing is at work, a line goes into FOLDER/rounds.jsonl; every tenth round ends with
-`pawline gc`. `judge` says what grew. Takes about a minute a round on two idle processors.
+`pawline gc --drop-experiments`. `judge` says what grew. Takes about a minute a round on two idle processors.
 """
 
 import argparse
@@ -70,7 +70,13 @@ class Round(BaseModel):
 
 
 def soak(
-    folder: Path, data: Path, rounds: int, *, until: float = float("inf"), pause: Path | None = None
+    folder: Path,
+    data: Path,
+    rounds: int,
+    *,
+    gc_every: int = ROUNDS_BETWEEN_GC,
+    until: float = float("inf"),
+    pause: Path | None = None,
 ) -> list[Round]:
     """Retrain so many times, and return what each round left.
 
@@ -78,6 +84,7 @@ def soak(
         folder: Is made; everything happens in it.
         data: Of the real photos.
         rounds: How many.
+        gc_every: As many are between two calls of `pawline gc`.
         until: Begin no round after this time of the clock.
         pause: Begin no round while this file is there: somebody else measures something.
     """
@@ -101,7 +108,7 @@ def soak(
             started = time.monotonic()
             ended = _retrain(site, worker.pid)
             seconds = time.monotonic() - started
-            with_gc = number % ROUNDS_BETWEEN_GC == 0
+            with_gc = number % gc_every == 0
             if with_gc:
                 site.type("gc", "--yes", "--drop-experiments")
             left = _look(site, {"server": ui.pid, "worker": worker.pid}, outside)
@@ -239,11 +246,13 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--folder", type=Path, required=True, help="empty, or not there yet")
+    parser.add_argument("--gc-every", type=int, default=ROUNDS_BETWEEN_GC, metavar="ROUNDS")
     parser.add_argument("--pause", type=Path, metavar="FILE", help="begin no round while it is there")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no round after so many")
     args = parser.parse_args(argv)
     data = Path(os.environ.get("PAWLINE_SHARED_DATA", ROOT / ".." / "shared" / "data")).resolve()
-    rounds = soak(args.folder.resolve(), data, args.rounds, until=time.time() + args.minutes * 60, pause=args.pause)
+    until = time.time() + args.minutes * 60
+    rounds = soak(args.folder.resolve(), data, args.rounds, gc_every=args.gc_every, until=until, pause=args.pause)
     print(json.dumps(judge(rounds), indent=2))  # noqa: T201 - a command
 
 

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.faults import small_disk
+from tests.faults import faked_clock, small_disk
 from tests.faults.conftest import FULL, Report, Tries
+from tests.faults.faked_clock import FakedClock
 from tests.faults.results import Fault
 from tests.faults.small_disk import SmallDisk
 from tests.faults.stage_place import PAGE, Done, End, Place, Trial, seen, try_stages
@@ -51,7 +52,7 @@ def test_a_full_disk(finished: Path, tmp_path: Path, tries: Tries, say: Say) -> 
     """As full as the largest output does not fit, somewhere between its first page and its last."""
 
     def fill(place: Place) -> Iterator[Done]:
-        for _ in range(tries(1, 3)):
+        for _ in range(tries(1, 2)):
             place.disk.fill(place.chance.randrange(place.largest_output))
             yield place.run()
             place.disk.make_room()
@@ -70,7 +71,7 @@ def test_a_read_only_disk(finished: Path, tmp_path: Path, say: Say) -> None:
 
 def test_few_open_files(finished: Path, tmp_path: Path, tries: Tries, say: Say) -> None:
     def limit(place: Place) -> Iterator[Done]:
-        for _ in range(tries(1, 3)):
+        for _ in range(tries(1, 2)):
             yield place.run({resource.RLIMIT_NOFILE: place.chance.randrange(5, 24)})
 
     say("5 to 23 open files", try_stages(CHOSEN, finished, tmp_path, limit, End.TOLD, End.WELL))
@@ -80,11 +81,26 @@ def test_little_memory(finished: Path, tmp_path: Path, tries: Tries, say: Say) -
     """From less than the first library takes to about what the largest stage takes."""
 
     def limit(place: Place) -> Iterator[Done]:
-        for _ in range(tries(1, 3)):
+        for _ in range(tries(1, 2)):
             yield place.run({resource.RLIMIT_AS: int(3e7 * 100 ** place.chance.random())})
 
     ends = (End.TOLD, End.WELL, End.LIBRARY, End.KILLED)
     say("30 MB to 3 GB of addresses", try_stages(CHOSEN, finished, tmp_path, limit, *ends))
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> FakedClock:
+    return faked_clock.make(tmp_path / "clock")
+
+
+def test_a_clock_that_jumps(finished: Path, tmp_path: Path, clock: FakedClock, say: Say) -> None:
+    """A day on and a day back, all the time that a stage is at work."""
+
+    def jump(place: Place) -> Iterator[Done]:
+        with clock.jumping():
+            yield place.run(env=clock.env)
+
+    say("a clock that jumps by a day, to and fro", try_stages(CHOSEN, finished, tmp_path, jump, End.WELL))
 
 
 class Command(NamedTuple):
