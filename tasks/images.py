@@ -265,7 +265,10 @@ def _opaque(image: Image.Image) -> Image.Image:
 def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         return TO_UPRIGHT.get(image.getexif().get(EXIF_ORIENTATION, 1))
-    except Exception:  # noqa: BLE001 - as above
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - as above
+        _raise_if_machines(error)
         return None  # a damaged EXIF block is no damage to the picture
 
 
@@ -277,8 +280,18 @@ def _unidentified(content: bytes) -> UndecodableError:
 
 
 def _undecodable(error: BaseException) -> UndecodableError:
+    _raise_if_machines(error)
     message = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, MemoryError) or "out of memory" in message.lower():
         return UndecodableError(OUT_OF_MEMORY, f"Pillow: {message}")
     ends_early = isinstance(error, EOFError) or "truncated" in message.lower()
     return UndecodableError("truncated" if ends_early else "undecodable", f"Pillow: {message}")
+
+
+def _raise_if_machines(error: BaseException) -> None:
+    """Raise an error again that is not about the bytes: a sound photo must not be called damaged for it.
+
+    Nothing is opened here but Pillow's modules, so that what has the system's number is about those.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error

@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import re
 import resource
 import shutil
 import signal
@@ -16,11 +17,27 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 SECONDS_TO_UNWIND = 3.0
 TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h
 SCRATCH = Path(".pawline")  # unfinished work, so that an interrupted stage carries on; never an input of a stage
+# What can give way below a program: how it is called, and what cures it.
+GIVES_WAY = {
+    errno.ENOSPC: ("no space left on the disk", "make room"),
+    errno.EDQUOT: ("no space left on the disk", "make room"),
+    errno.EROFS: ("the file system is read-only", "make it writable"),
+    errno.EIO: ("the disk failed", "look after it"),
+    errno.EMFILE: ("too many open files", "allow more (`ulimit -n`)"),
+    errno.ENFILE: ("too many open files in the system", "close other programs"),
+    errno.ENOMEM: ("out of memory", "close other programs, or lower batch sizes,"),
+}
+# How NumPy, C++, TensorFlow, Python and the loader of libraries say it without the system's number and words.
+OTHER_WORDS = {
+    errno.ENOSPC: r"\d+ requested and \d+ written",
+    errno.ENOMEM: r"bad_alloc|OOM when allocating|can't start new thread|failed to map segment",
+}
 
 
 class PawlineError(Exception):
@@ -66,15 +83,53 @@ def run(main: Callable[[], None]) -> None:
     except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
         sys.stderr.write(f"error: {error.filename}: {error.strerror}: make it accessible and run again\n")
         sys.exit(1)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        line = gave_way(error)
+        if line is None:
             raise
-        where = f" ({error.filename2 or error.filename})" if error.filename else ""
-        sys.stderr.write(f"error: no space left on the disk{where}: make room and run again\n")
+        sys.stderr.write(f"error: {line}\n")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: the next run carries on from here\n")
         sys.exit(130)
+
+
+def gave_way(error: BaseException) -> str | None:
+    """Return the one line for a disk, memory or the like that gave way below the program; None for anything else.
+
+    Libraries pass the system's error number on, or put its words into an error of their own, or into one that follows.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        number = _number_of(seen)
+        if number is not None:
+            what, cure = GIVES_WAY[number]
+            named = getattr(seen, "filename2", None) or getattr(seen, "filename", None)
+            return f"{what}{f' ({named})' if named else ''}: {cure} and run again"
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def tell(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Tell in one line what gave way, and of anything else the traceback: a `sys.excepthook`."""
+    line = gave_way(error)
+    if line is None:
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        sys.stderr.write(f"error: {line}\n")
+
+
+def _number_of(error: BaseException) -> int | None:
+    if isinstance(error, MemoryError):
+        return errno.ENOMEM
+    number = getattr(error, "errno", None)
+    if number in GIVES_WAY:
+        return int(number)
+    words = str(error)
+    for known in GIVES_WAY:
+        if os.strerror(known) in words or re.search(OTHER_WORDS.get(known, "$^"), words):
+            return known
+    return None
 
 
 def _end(*_: object) -> None:

@@ -70,7 +70,7 @@ class Listener(BaseHTTPRequestHandler):
 class Site:
     """A project, its photos, its server and its worker."""
 
-    def __init__(self, folder: Path, shared_data: Path) -> None:
+    def __init__(self, folder: Path, shared_data: Path, env: dict[str, str] | None = None) -> None:
         self.project, self.photos, self._data = folder / "project", folder / "photos", shared_data
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
@@ -79,6 +79,7 @@ class Site:
             "PREFECT_HOME": str(self.project / ".prefect"),
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
+            **(env or {}),
         }
         self._env.pop("PREFECT_API_URL", None)
 
@@ -96,7 +97,7 @@ class Site:
         return screen
 
     @contextmanager
-    def running(self, *arguments: str, ready: str) -> Iterator[None]:
+    def running(self, *arguments: str, ready: str) -> Iterator["subprocess.Popen[str]"]:
         """Keep a command running; its output goes on being read."""
         process = self.start(*arguments)
         said: list[str] = []
@@ -105,7 +106,7 @@ class Site:
         reader.start()
         try:
             wait_for(lambda: any(ready in line for line in said), f"{ready!r} of {arguments}", said)
-            yield
+            yield process
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(60)
@@ -161,8 +162,10 @@ class Site:
                     (folder / f"{label}{Path(row['path']).name}").write_bytes(archive.read(row["path"]))
 
 
-def wait_for(find: Callable[[], Found | None], what: str, said: list[str]) -> Found:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def wait_for(
+    find: Callable[[], Found | None], what: str, said: list[str], *, seconds: float = PATIENCE_SECONDS
+) -> Found:
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = find()
         if found:

@@ -1,5 +1,6 @@
 """`pawline gc`: free the cache of what no version, branch, experiment or the workspace needs."""
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +20,7 @@ MOST_LINES = 30  # of one list; the rest is summed up
 def gc_command(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     drop_experiments: Annotated[
-        bool, typer.Option("--drop-experiments", help="Let go what only DVC experiments need.")
+        bool, typer.Option("--drop-experiments", help="Let go what only DVC experiments need, and their pages.")
     ] = False,
     remote: Annotated[str | None, typer.Option(metavar="NAME", help="Free this DVC remote as well.")] = None,
 ) -> None:
@@ -35,7 +36,7 @@ def gc_command(
     Examples:
       pawline gc                         show what would go, and ask
       pawline gc --yes                   the same, unasked
-      pawline gc --drop-experiments      experiments' outputs too
+      pawline gc --drop-experiments      experiments' outputs too, and the pages of refused retrainings
       pawline gc --remote backup         and what the remote holds
     """  # noqa: D301 - \b keeps the lines of the examples apart
     enter_project()
@@ -52,15 +53,18 @@ def gc_command(
             places.opened(project.store) as opened,
         ):
             plan = retention.make_plan(project, opened, drop_experiments=drop_experiments, remote=remote)
+            pages = _pages_without_version(project) if drop_experiments else {}
             typer.echo("\n".join(_kept(plan)))
-            if not any(plan.free.values()):
+            if not any(plan.free.values()) and not pages:
                 typer.echo("nothing to free: everything there is needed")
                 return
-            typer.echo("\n".join(_freed(project, plan)))
+            typer.echo("\n".join(_freed(project, plan, pages)))
             if not yes and not typer.confirm("delete this?"):
                 typer.echo("nothing was deleted")
                 return
             dropped = retention.carry_out(project, opened, plan)
+            for folder in pages:
+                shutil.rmtree(folder)
     typer.echo(f"freed {_sum(plan)}, and {dropped} entries of DVC's run cache")
     if drop_experiments:
         typer.echo("experiments keep their names and settings: `dvc exp remove --all-commits` removes those too")
@@ -78,7 +82,22 @@ def _kept(plan: "Plan") -> Iterable[str]:
     yield from _shortened(lines)
 
 
-def _freed(project: "Project", plan: "Plan") -> Iterable[str]:
+def _pages_without_version(project: "Project") -> dict[Path, int]:
+    """Return the folders of pages of retrainings that brought no version, with their bytes."""
+    from flows.worktree import REPORTS_DIR
+    from lineage.runs import experiments
+    from registry import ledger
+
+    registered = {decision.commit for decision in ledger.load(project.root).decisions if decision.action == "register"}
+    folders = [REPORTS_DIR / run.name for run in experiments(project) if run.commit not in registered]
+    return {
+        folder: sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        for folder in folders
+        if folder.is_dir() and not folder.is_symlink()
+    }
+
+
+def _freed(project: "Project", plan: "Plan", pages: dict[Path, int]) -> Iterable[str]:
     from registry import retention
 
     for place, objects in plan.free.items():
@@ -89,6 +108,8 @@ def _freed(project: "Project", plan: "Plan") -> Iterable[str]:
                 f"  {size(lot.bytes):>8}  {lot.objects:6,} object{'s' if lot.objects != 1 else ' '}  {lot.what}"
                 for lot in lots
             )
+    if pages:
+        yield f"goes from reports/retrain: {size(sum(pages.values()))}, pages of {len(pages)} that brought no version"
     yield f"together {_sum(plan)}"
 
 

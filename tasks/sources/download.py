@@ -20,13 +20,18 @@ from tasks.stage import PawlineError, TemporaryError, whole_file
 log = logging.getLogger(__name__)
 TIMEOUT_SECONDS = (10.0, 60.0)  # to connect; between two reads
 RETRY_DELAYS_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # exponential back-off
+LONGEST_PAUSE_SECONDS = 60.0  # that a server may ask for
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 CHUNK_BYTES = 2**16  # what a cut connection costs at most
 MAX_REDIRECTS = 10
 
 
 class _InterruptedError(Exception):
-    """A try failed in a way that another one may cure."""
+    """A try failed in a way that another one may cure, after a pause that the server may have asked for."""
+
+    def __init__(self, reason: str, *, pause_seconds: float = 0.0) -> None:
+        super().__init__(reason)
+        self.pause_seconds = min(pause_seconds, LONGEST_PAUSE_SECONDS)
 
 
 class _Files(NamedTuple):
@@ -90,8 +95,9 @@ def _download_with_retries(url: str, files: _Files, delays_seconds: Sequence[flo
                 raise PawlineError(_unreachable(url, problem, tries=1)) from None
             if delay is None:
                 raise TemporaryError(_unreachable(url, problem, tries=len(delays_seconds) + 1)) from None
-            log.info("download interrupted (%s), next try in %g s", _reason(problem), delay)
-            time.sleep(delay)
+            pause = max(delay, getattr(problem, "pause_seconds", 0.0))
+            log.info("download interrupted (%s), next try in %g s", _reason(problem), pause)
+            time.sleep(pause)
         else:
             return
 
@@ -150,7 +156,14 @@ def _get(url: str, headers: dict[str, str]) -> requests.Response:
     """Follow redirects ourselves: to http(s) only, and credentials stay with the host they are for."""
     with requests.Session() as session:
         for _ in range(MAX_REDIRECTS):
-            response = session.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS, allow_redirects=False)
+            try:  # requests looks at where a redirect leads, although it is not to follow it
+                response = session.get(
+                    url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS, allow_redirects=False
+                )
+            except requests.RequestException:
+                raise
+            except ValueError:
+                raise PawlineError(f"{public_url(url)} redirects to what is no address: check data.path") from None
             if not response.is_redirect:
                 return response
             response.close()
@@ -165,13 +178,14 @@ def _check_status(response: requests.Response) -> None:
         return
     status = f"HTTP {response.status_code} {response.reason}"
     if response.status_code in RETRIED_STATUSES:
-        raise _InterruptedError(status)
+        asked = response.headers.get("Retry-After", "")  # a date is rare, and needs a clock that is right
+        raise _InterruptedError(status, pause_seconds=float(asked) if asked.isascii() and asked.isdigit() else 0.0)
     raise PawlineError(f"{public_url(response.url)} answers {status}: check data.path, or set it to a local file")
 
 
 def _append(response: requests.Response, part: Path, done: int) -> None:
-    length = response.headers.get("Content-Length")
-    total = done + int(length) if length else None
+    length = response.headers.get("Content-Length", "")
+    total = done + int(length) if length.isascii() and length.isdigit() else None
     with (
         part.open("r+b" if done else "wb") as file,
         Progress("download", total=total, unit="B", scale=True) as progress,
