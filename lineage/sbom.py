@@ -71,7 +71,8 @@ def _component(
     from cyclonedx.model.license import DisjunctiveLicense
     from packageurl import PackageURL
 
-    licence = str(package.metadata.get("License-Expression") or package.metadata.get("License") or "").strip()
+    said = [*(package.metadata.get_all("License-Expression") or []), *(package.metadata.get_all("License") or [])]
+    licence = next((text.strip() for text in said if 0 < len(text.strip()) < LONGEST_LICENCE), "")
     purl = PackageURL("pypi", name=name, version=package.version)
     return Component(
         type=ComponentType.LIBRARY,
@@ -80,7 +81,7 @@ def _component(
         version=package.version,
         purl=purl,
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=each) for each in hashes.get((name, package.version), [])],
-        licenses=[DisjunctiveLicense(name=licence)] if 0 < len(licence) < LONGEST_LICENCE else [],
+        licenses=[DisjunctiveLicense(name=licence)] if licence else [],
     )
 
 

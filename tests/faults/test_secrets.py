@@ -8,7 +8,7 @@ import sys
 import threading
 import zipfile
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -68,13 +68,13 @@ class Place(NamedTuple):
     env: dict[str, str]
     port: int
 
-    def type(self, *arguments: str, fails: bool = False, **env: str) -> str:
+    def type(self, *arguments: str, fails: bool = False, env: Mapping[str, str] | None = None) -> str:
         """Type a command of `pawline`, or another one, and return the screen."""
         command = [*PAWLINE, *arguments[1:]] if arguments[0] == "pawline" else list(arguments)
+        env = {**self.env, **(env or {})}
         done = subprocess.run(
-            command, cwd=self.project, env={**self.env, **env}, capture_output=True, text=True, check=False,
-            timeout=PATIENCE_SECONDS,
-        )  # fmt: skip
+            command, cwd=self.project, env=env, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+        )
         screen = done.stdout + done.stderr
         (self.said / f"{len(list(self.said.iterdir()))}.txt").write_text(screen)
         assert (done.returncode != 0) == fails, screen
@@ -225,7 +225,7 @@ def test_a_url_with_a_secret_is_refused_and_not_told(url: str, tmp_path: Path) -
 
 def test_nothing_of_a_run_tells_a_secret(place: Place, served: Served, report: Report) -> None:
     api = {"PREFECT_API_URL": f"{served.address}/api"}
-    assert "2 of 2 stages run" in place.type("pawline", "run", "ingest", **api)
+    assert "2 of 2 stages run" in place.type("pawline", "run", "ingest", env=api)
     make_export(place.folder / "colours")
     fail_in_every_way(place, api)
     searched, found = place.leaks(served.folder)
@@ -238,13 +238,13 @@ def fail_in_every_way(place: Place, api: dict[str, str]) -> None:
     encoded = quote(secret, safe="")
     refused = [url.format(encoded, port=place.port) for url in (REFUSED if FULL else REFUSED[:1])]
     for url in refused:
-        place.type("pawline", "run", "ingest", "--set", f"data.path={url}", fails=True, **api)
+        place.type("pawline", "run", "ingest", "--set", f"data.path={url}", fails=True, env=api)
     # A password that is wrong, and one that the server is not there for.
     wrong = place.folder / "wrong"
     wrong.write_text(f"machine localhost login me password {encoded}\n")
     for port in (place.port, closed) if FULL else (place.port,):
         set_params(place.project, {"data.path": f"http://localhost:{port}/others.zip"})
-        place.type("pawline", "run", "ingest", fails=True, NETRC=str(wrong), **api)
+        place.type("pawline", "run", "ingest", fails=True, env={**api, "NETRC": str(wrong)})
     place.type("git", "checkout", "--quiet", "params.yaml")
     wrong.unlink()
     photo = f"http://me:{encoded}@127.0.0.1:{place.port}/x.jpg?token={encoded}"
@@ -252,9 +252,10 @@ def fail_in_every_way(place: Place, api: dict[str, str]) -> None:
     place.type("pawline", "remote", "add", f"s3://key:{encoded}@bucket/x", fails=True)
     assert "***@" in place.type("pawline", "remote", "list")
     if FULL:
+        away = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{closed}"}
         place.type("pawline", "remote", "check", "web", fails=True)
-        place.type("pawline", "remote", "check", fails=True, AWS_ENDPOINT_URL=f"http://127.0.0.1:{closed}")
-        place.type("pawline", "push", fails=True, AWS_ENDPOINT_URL=f"http://127.0.0.1:{closed}")
+        place.type("pawline", "remote", "check", fails=True, env=away)
+        place.type("pawline", "push", fails=True, env=away)
         place.type("dvc", "fetch", "--remote", "web", fails=True)
 
 
