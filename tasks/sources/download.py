@@ -166,7 +166,8 @@ def _check_status(response: requests.Response) -> None:
     status = f"HTTP {response.status_code} {response.reason}"
     if response.status_code in RETRIED_STATUSES:
         raise _InterruptedError(status)
-    raise PawlineError(f"{public_url(response.url)} answers {status}: check data.path, or set it to a local file")
+    todo = "check data.path" if response.status_code != requests.codes.unauthorized else "say who you are in ~/.netrc"
+    raise PawlineError(f"{public_url(response.url)} answers {status}: {todo}, or set data.path to a local file")
 
 
 def _append(response: requests.Response, part: Path, done: int) -> None:
