@@ -4,10 +4,11 @@
 # make lock    pins the dependencies anew (needs uv)
 # make image-check  the Dockerfile's steps in a plain folder, minutes
 # make performance  every part against its alternatives, hours (docs/performance.md)
+# make audit   known vulnerabilities of what is pinned, where a service can be asked; make sbom   what is installed
 # make faults  whatever can go wrong, made to happen, hours (docs/reliability.md)
 # make seed-table   Pawline against plain Keras on the seed recipes, hours (docs/seed-systems.md)
 
-.PHONY: repro test check bench faults image-check performance seed-table lock setup
+.PHONY: repro test check bench audit sbom faults image-check performance seed-table lock setup
 .DEFAULT_GOAL := repro
 
 # The first Python that fits; `make PYTHON=/path/to/python3.12 repro` chooses another.
@@ -30,6 +31,12 @@ check: setup
 
 bench: setup
 	@python -m benchmarks.features
+
+audit: setup
+	@python -m tests.audit
+
+sbom: setup
+	@python -m lineage.sbom
 
 faults: setup
 	@folder=$$(mktemp -d) && PAWLINE_FAULTS=$$folder pytest tests/faults; code=$$?; \

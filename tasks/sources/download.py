@@ -180,7 +180,8 @@ def _check_status(response: requests.Response) -> None:
     if response.status_code in RETRIED_STATUSES:
         asked = response.headers.get("Retry-After", "")  # a date is rare, and needs a clock that is right
         raise _InterruptedError(status, pause_seconds=float(asked) if asked.isascii() and asked.isdigit() else 0.0)
-    raise PawlineError(f"{public_url(response.url)} answers {status}: check data.path, or set it to a local file")
+    todo = "check data.path" if response.status_code != requests.codes.unauthorized else "say who you are in ~/.netrc"
+    raise PawlineError(f"{public_url(response.url)} answers {status}: {todo}, or set data.path to a local file")
 
 
 def _append(response: requests.Response, part: Path, done: int) -> None:
