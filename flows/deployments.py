@@ -203,6 +203,21 @@ def make_up(client: "SyncPrefectClient") -> list[str]:
     return said
 
 
+def plan_anew(client: "SyncPrefectClient") -> list[str]:
+    """Let the server plan the runs of all schedules once more, and return a line for each deployment that has one.
+
+    A server whose clock was ahead has planned runs for that time; put right, it finds enough runs planned for later
+    and would plan none until then.
+    """
+    found = []
+    for deployment in _deployments(client):
+        active = [one for one in client.read_deployment_schedules(deployment.id) if one.active]
+        for schedule in active:  # Prefect drops what was planned by a schedule that is changed
+            client.update_deployment_schedule(deployment.id, schedule.id, active=True, schedule=schedule.schedule)
+        found += [f"{deployment.name}: planned anew"] if active else []
+    return found
+
+
 def workers(client: "SyncPrefectClient", pool: str = POOL) -> list[str]:
     """Return the names of the workers that are at work for a pool; ours, unless told otherwise."""
     if not any(known.name == pool for known in client.read_work_pools()):

@@ -5,10 +5,11 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import anyio
 import psutil
@@ -17,9 +18,14 @@ import typer
 from flows import server
 from flows.commands.shared import enter_project
 
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.workers.process import ProcessWorker
+
 CHECK_SECONDS = 60.0  # between two looks for runs whose process died
 GRACE_SECONDS = 30.0  # for a run to end, as Prefect's own worker gives it
 POLL_SECONDS = 0.5
+LEAP_SECONDS = 120.0  # after a smaller leap of the clock, a schedule finds its way by itself
 
 logger = logging.getLogger(__name__)
 
@@ -80,13 +86,18 @@ async def _work(pool: str) -> None:
         async with anyio.create_task_group() as ending:
             async with ProcessWorker(work_pool_name=pool) as worker:
                 async with anyio.create_task_group() as loops:
-                    loops.start_soon(partial(_repeat, tells=True), worker.get_and_submit_flow_runs, polls)
+                    loops.start_soon(partial(_repeat, tells=True), partial(_poll, worker, _Clock()), polls)
                     loops.start_soon(_repeat, worker.sync_with_backend, PREFECT_WORKER_HEARTBEAT_SECONDS.value())
                     loops.start_soon(_repeat, _end_dead_runs, CHECK_SECONDS)
                     await anext(signals)
                     loops.cancel_scope.cancel()
                 ending.start_soon(_end_runs)
             ending.cancel_scope.cancel()
+
+
+async def _poll(worker: "ProcessWorker", clock: "_Clock") -> None:
+    await clock.look()
+    await worker.get_and_submit_flow_runs()
 
 
 async def _end_runs() -> None:
@@ -101,6 +112,35 @@ async def _end_runs() -> None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(child.pid, firmness)  # Prefect gives each run a process group
         await anyio.sleep(POLL_SECONDS)
+
+
+class _Clock:
+    """Sees that the clock was set, or that the machine slept.
+
+    After a leap forward Prefect would start at once all that was planned in between, and after one back plan nothing
+    until it is as late again as it was.
+    """
+
+    def __init__(self) -> None:
+        self._shift = time.time() - time.monotonic()
+
+    async def look(self) -> None:
+        """Make up for what was missed, or have everything planned anew."""
+        from prefect.client.orchestration import get_client
+
+        from flows import deployments
+
+        def mend(mended: "Callable[[SyncPrefectClient], list[str]]") -> list[str]:
+            with get_client(sync_client=True) as client:
+                return mended(client)
+
+        shift = time.time() - time.monotonic()
+        leap, what = shift - self._shift, deployments.make_up if shift > self._shift else deployments.plan_anew
+        if abs(leap) > LEAP_SECONDS:
+            logger.warning("the clock has leapt by %.0f s", leap)
+            for line in await anyio.to_thread.run_sync(mend, what):
+                logger.info("%s", line)
+        self._shift = shift
 
 
 async def _end_dead_runs() -> None:

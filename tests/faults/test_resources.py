@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.faults import faked_clock, small_disk
+from tests.faults import faked_clock, little_memory, small_disk
 from tests.faults.conftest import FULL, Report, Tries
 from tests.faults.faked_clock import FakedClock
 from tests.faults.results import Fault
@@ -86,6 +86,31 @@ def test_little_memory(finished: Path, tmp_path: Path, tries: Tries, say: Say) -
 
     ends = (End.TOLD, End.WELL, End.LIBRARY, End.KILLED)
     say("30 MB to 3 GB of addresses", try_stages(CHOSEN, finished, tmp_path, limit, *ends))
+
+
+HUNGRY = {"preprocess": 150, "features": 350, "train_head": 350}  # MB: enough for DVC, and not for the stage
+
+
+@pytest.mark.usefixtures("whole_suite_only")
+def test_the_systems_out_of_memory_killer(finished: Path, tmp_path: Path, report: Report) -> None:
+    """It kills the stage, or one of its worker processes; the next run comes to the same end."""
+    project = tmp_path / "project"
+    shutil.copytree(finished, project, symlinks=True)
+    found = {}
+    for name, megabytes in HUNGRY.items():
+        command = ["dvc", "repro", "--single-item", "--force", name]
+        with little_memory.limited(megabytes * 10**6) as within:
+            done = run([*within, *command], project, check=False)
+        killed = f"failed to run: python -m tasks.{name}, exited with -9" in done.stderr
+        told = "error: a worker process died" in done.stderr
+        problem = "" if killed or told else f"{done.returncode}, {done.stdout}{done.stderr}"
+        run(command, project)
+        problem = problem or run(["git", "status", "--porcelain"], project).stdout
+        found[name] = f"{name}: {problem}" if problem else ""
+    wrong = [problem for problem in found.values() if problem]
+    what = f"the out-of-memory killer under `dvc repro` of {', '.join(HUNGRY)}"
+    seen_then = "; ".join(wrong) or "one line that says so; the same `dvc.lock` afterwards"
+    report(Fault.RESOURCES, what, tries=len(HUNGRY), held=len(HUNGRY) - len(wrong), seen=seen_then)
 
 
 @pytest.fixture

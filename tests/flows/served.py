@@ -135,10 +135,8 @@ class Served:
         return [json.loads(path.read_text()) for path in (self.folder / ".prefect/runs").glob("*.json")]
 
 
-@pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A project of two small flows with its server at work, which ends in good order."""
-    folder = tmp_path_factory.mktemp("served")
+def make_project(folder: Path) -> Served:
+    """Make a project of two small flows, and return it; its server is not at work yet."""
     for name in ("prefect.toml", "params.yaml"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "presets", folder / "presets")
@@ -150,7 +148,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         (folder / name).write_text(JOBS)
     (folder / "reports").mkdir()
     (folder / "reports/a page.html").write_text("accuracy")
-    project = Served(folder, free_port())
+    return Served(folder, free_port())
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A project of two small flows with its server at work, which ends in good order."""
+    project = make_project(folder := tmp_path_factory.mktemp("served"))
     project.start()
     try:
         yield project

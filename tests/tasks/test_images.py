@@ -1,8 +1,11 @@
 """Decoding and judging one image."""
 
 import io
+import os
 import random
 import struct
+import subprocess
+import sys
 import zlib
 from typing import Literal
 
@@ -224,6 +227,35 @@ def test_damaged_files_get_a_verdict_never_an_exception() -> None:
         reasons.add(verdict.reason)
         assert " at 0x" not in verdict.evidence, "an address would differ from run to run"
     assert {"", "undecodable", "truncated", "not_an_image"} <= reasons
+
+
+FULL_UP = "open_files = [open('/dev/null') for _ in range(8)]; resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8))"
+
+
+@pytest.mark.parametrize(
+    ("lacking", "side_px", "raised"),
+    [
+        ("resource.setrlimit(resource.RLIMIT_AS, (400_000_000, 400_000_000))", 8_000, "MemoryError"),
+        (FULL_UP, 50, "OSError"),
+    ],
+)
+def test_a_sound_photo_is_not_called_damaged_where_memory_or_files_are_short(
+    lacking: str, side_px: int, raised: str
+) -> None:
+    content = encoded(Image.new("1", (side_px, side_px)), "BMP")
+    code = f"""
+import resource, sys
+from tasks.images import judge
+content = sys.stdin.buffer.read()
+{lacking}
+try:
+    print(judge(content, min_side_px=32, max_pixels=64_000_000, blank_max_stddev=2.0).reason)
+except Exception as error:
+    print(type(error).__name__)
+"""
+    env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], input=content, env=env, capture_output=True, check=True)
+    assert done.stdout.decode().strip() == raised
 
 
 def test_decode_upright_says_why_it_cannot() -> None:

@@ -55,6 +55,40 @@ def test_a_full_disk_is_one_line() -> None:
     assert (done.returncode, done.stderr) == (1, "error: no space left on the disk: make room and run again\n")
 
 
+MEMORY = "out of memory: close other programs, or lower batch sizes,"
+ROOM = "no space left on the disk: make room"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(30, "Read-only file system", "x"), "the file system is read-only (x): make it writable"),
+        (OSError(24, "Too many open files"), "too many open files: allow more (`ulimit -n`)"),
+        (OSError(5, "Input/output error"), "the disk failed: look after it"),
+        (OSError("48 requested and 0 written"), ROOM),  # NumPy's
+        (RuntimeError("h5: errno = 28, error message = 'No space left on device'"), ROOM),
+        (MemoryError(), MEMORY),
+        (ImportError("libx.so: failed to map segment from shared object"), MEMORY),
+    ],
+)
+def test_what_gives_way_below_a_stage_is_one_line(error: Exception, line: str) -> None:
+    assert stage.gave_way(error) == f"{line} and run again"
+    hiding = IndexError("raised while that one was handled")
+    hiding.__context__ = error
+    assert stage.gave_way(hiding) == f"{line} and run again"
+    assert stage.gave_way(OSError(2, "No such file or directory")) is None
+
+
+def test_what_gives_way_while_a_stage_imports_is_one_line(workdir: Path) -> None:
+    """Also before the stage's own code has begun."""
+    (workdir / "numpy.py").write_text("raise OSError(24, 'Too many open files')")
+    command = [sys.executable, "-m", "tasks.features"]
+    env = {**os.environ, "PYTHONPATH": f"{workdir}{os.pathsep}{ROOT}"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    line = "error: too many open files: allow more (`ulimit -n`) and run again\n"
+    assert (done.returncode, done.stderr) == (1, line)
+
+
 def test_a_bug_keeps_its_traceback() -> None:
     done = python("stage.run(lambda: 1 / 0)")
     assert done.returncode == 1

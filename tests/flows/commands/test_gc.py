@@ -41,6 +41,21 @@ def test_it_shows_and_asks_before_it_frees(
     assert capsys.readouterr().out.endswith("nothing to free: everything there is needed\n")
 
 
+def test_pages_of_retrainings_without_a_version_go_with_their_experiments(
+    three_runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = subprocess.check_output(["git", "rev-parse", "HEAD~1"], text=True).strip()
+    subprocess.run(["git", "update-ref", f"refs/exps/{refused[:2]}/{refused[2:]}/retrain-1", refused], check=True)
+    for name in ("retrain-1", "somebody's"):
+        (Path("reports/retrain") / name).mkdir(parents=True)
+        (Path("reports/retrain") / name / "gate.html").write_text("x" * 2000)
+    gc_command(yes=True)
+    assert Path("reports/retrain/retrain-1").is_dir()
+    gc_command(yes=True, drop_experiments=True)
+    assert "goes from reports/retrain: 2 kB, pages of 1 that brought no version" in capsys.readouterr().out
+    assert [path.name for path in Path("reports/retrain").iterdir()] == ["somebody's"]
+
+
 @contextmanager
 def asleep(project: Path, *arguments: str) -> Iterator[int]:
     """Start DVC, wait until its stage is at work, yield DVC's process id, and let it finish."""

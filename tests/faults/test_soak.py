@@ -1,0 +1,67 @@
+"""200 retrainings in one place (tests/faults/soak.py). With PAWLINE_SOAK, the folder of a soak, those it has made."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.faults.conftest import Report
+from tests.faults.results import Fault
+from tests.faults.soak import WARM_UP, Round, judge, load
+
+ROUNDS = 200
+ENDS = ("Promoted", "Refused", "Unchanged")
+SOAKED = "PAWLINE_SOAK"
+
+
+@pytest.mark.usefixtures("whole_suite_only")
+def test_nothing_grows(tmp_path: Path, shared_data: Path, report: Report) -> None:
+    folder = Path(os.environ.get(SOAKED, tmp_path / "soak"))
+    if SOAKED not in os.environ:
+        command = [sys.executable, "-m", "tests.faults.soak", "--rounds", str(ROUNDS), "--folder", str(folder)]
+        subprocess.run(command, cwd=ROOT, env={**os.environ, "PAWLINE_SHARED_DATA": str(shared_data)}, check=True)
+    rounds = load(folder / "rounds.jsonl")
+    ended = {end: sum(one.ended == end for one in rounds) for end in ENDS}
+    other = sorted({one.ended for one in rounds} - set(ENDS))
+    seconds = sorted(one.seconds for one in rounds)[len(rounds) // 2]
+    seen = ", ".join([*(f"{end}: {count}" for end, count in ended.items() if count), f"median {seconds:.0f} s", *other])
+    what = "retrainings through one server and one worker, new and removed photos each time"
+    report(Fault.SOAK, what, tries=len(rounds), held=sum(ended.values()), seen=seen)
+    after = len(rounds) - int(len(rounds) * WARM_UP)
+    for name, (grew, may) in judge(rounds).items():
+        held = after if grew <= may else 0
+        seen = f"{grew:+.1f} over the rounds after the warm-up; {may:.1f} is allowed"
+        report(Fault.SOAK, f"growth of: {name}", tries=after, held=held, seen=seen)
+
+
+def made(number: int, *, leak: float = 0.0) -> Round:
+    noise = (number * 7919 % 13) / 13
+    return Round(
+        number=number,
+        ended="Refused",
+        seconds=60.0,
+        rss_mb={"server": 400 + 20 * noise + leak * number, "worker": 170.0},
+        fds={"server": 30 + number % 3, "worker": 16 + int(leak * number)},
+        threads=20 + number % 2,
+        processes=0,
+        temporary=2 + int(leak * number),
+        cached=3,
+        disk_mb={"cache": 50 + 10 * noise + 10 * leak * number, "rest": 10.0},
+        gc=number % 10 == 0,
+        versions_mb=20.0,
+    )
+
+
+def test_what_grows_with_the_rounds_is_told_from_noise() -> None:
+    grown = judge([made(number) for number in range(1, 101)])
+    assert [name for name, (grew, may) in grown.items() if grew > may] == []
+    leaking = judge([made(number, leak=0.5) for number in range(1, 101)])
+    assert [name for name, (grew, may) in leaking.items() if grew > may] == [
+        "memory of the server (MB)",
+        "open files of the worker",
+        "temporary",
+        "disk after `pawline gc` (MB)",
+    ]
