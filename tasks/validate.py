@@ -43,8 +43,10 @@ from tasks.verdicts import Keys, Known, read_known, write_known
 log = logging.getLogger(__name__)
 
 USUAL_PIXELS = 64_000_000  # where this many pixels are allowed, a file may take:
-SECONDS, BYTES = 5.0, 2**30
-TIGHT_SHARE = 0.75  # of the memory, beside other files: what takes more is judged again, by itself
+SECONDS, BYTES = 5.0, 3 * 2**29
+BESIDE_OTHERS = 2 / 3  # of the memory, in a process that judges other files, too; what takes more is judged by itself
+BYTES_A_PIXEL = 20  # that a decoder takes at most: a WebP's, with transparency
+DAMAGED = ("undecodable", "truncated")
 
 
 class Listed(NamedTuple):
@@ -149,20 +151,21 @@ def limits_of(max_pixels: int) -> Limits:
 def judge_contents(wanted: Wanted, *, judging: Mapping[str, Any]) -> dict[str, Verdict]:
     """Judge files of one chunk, each by its bytes alone, and return the verdicts by id; runs in a worker process."""
     limits = limits_of(judging["max_pixels"])
-    tight = limits._replace(bytes=int(TIGHT_SHARE * limits.bytes))
+    less = limits._replace(bytes=int(BESIDE_OTHERS * limits.bytes))
     with quiet_decoders():
-        return {hashlib.sha256(one).hexdigest(): judge_within(tight, one, judging) for one in read_contents(wanted)}
+        return {hashlib.sha256(one).hexdigest(): judge_within(less, one, judging) for one in read_contents(wanted)}
 
 
 def judge_within(limits: Limits, content: bytes, judging: Mapping[str, Any]) -> Verdict:
     """Judge a file.
 
     Raises:
-        MemoryError: It takes more memory than it may.
+        MemoryError: It takes more memory than it may, or may have: some decoders call that damage.
     """
     with limited(limits):
         verdict = judge(content, **judging)
-        if verdict.reason == OUT_OF_MEMORY:
+        most = BYTES_A_PIXEL * verdict.width * verdict.height
+        if verdict.reason == OUT_OF_MEMORY or (verdict.reason in DAMAGED and most > limits.bytes):
             raise MemoryError(verdict.evidence)
         return verdict
 

@@ -13,6 +13,7 @@ from PIL import Image
 from tasks.image_table import ImageRow, read_images
 from tasks.images import FORMATS
 from tasks.raw import RawRecord, write_shards
+from tasks.validate import BYTES
 from tests.conftest import ROOT
 from tests.faults import fuzz
 from tests.faults.conftest import Report, Tries
@@ -47,7 +48,7 @@ def real_photos() -> Path | None:
 
 
 def test_mutated_files(tries: Tries, report: Report, tmp_path: Path) -> None:
-    files = tries(1_000, 200_000)
+    files = tries(1_000, 100_000)
     found = fuzz.run(fuzz.find_seeds(real_photos()), files=files, seed=9, folder=tmp_path)
     assert found.reasons.total() == files
     assert found.failed == {}
@@ -77,12 +78,23 @@ def scans(count: int) -> bytes:
     return whole[:-2] + whole[last:-2] * count + whole[-2:]
 
 
+def veiled() -> Image.Image:
+    """A picture that can be seen through, more and more."""
+    image = smooth("RGBA")
+    image.putalpha(image.getchannel("R"))
+    return image
+
+
+TRANSPARENT_WEBP = (
+    "WebP, lossless, transparent"  # two canvases of libwebp's beside Pillow's own: somewhat more than 1 GB
+)
 BOMBS: dict[str, Callable[[], bytes]] = {
     "JPEG of a thousand scans": lambda: scans(1_000),
     "PNG, transparent": lambda: encoded(smooth("RGBA"), "PNG", compress_level=1),
     "PNG of one colour": lambda: encoded(Image.new("RGBA", (SIDE_PX, SIDE_PX)), "PNG"),
     "JPEG, progressive, CMYK": lambda: encoded(smooth("CMYK"), "JPEG", progressive=True),
-    "WebP, lossless": lambda: encoded(smooth("RGBA"), "WEBP", lossless=True, quality=0, method=0),
+    "WebP, lossless": lambda: encoded(smooth("RGB"), "WEBP", lossless=True, quality=0, method=0),
+    TRANSPARENT_WEBP: lambda: encoded(veiled(), "WEBP", lossless=True, quality=0, method=0),
     "TIFF of runs": lambda: encoded(Image.new("RGBA", (SIDE_PX, SIDE_PX)), "TIFF", compression="packbits"),
     "GIF": lambda: encoded(Image.new("P", (SIDE_PX, SIDE_PX)), "GIF"),
     "BMP of one bit": lambda: encoded(Image.new("1", (SIDE_PX, SIDE_PX)), "BMP"),
@@ -99,7 +111,9 @@ def test_as_many_pixels_as_are_allowed(name: str, whole_suite_only: None, report
     if not held:
         answer = fuzz.judge_one(content, 0)
         seen += f"; {answer.seconds:.1f} s, {answer.memory >> 20} MiB"
-        held = not answer.wrong and answer.seconds < fuzz.SLOW_SECONDS and answer.memory <= fuzz.LARGE_BYTES
+        most = BYTES if name == TRANSPARENT_WEBP else fuzz.LARGE_BYTES
+        within = answer.seconds < fuzz.SLOW_SECONDS and answer.memory <= most
+        held = answer.reason == verdict.reason and not answer.wrong and within
     report(Fault.CORRUPT_IMAGES, f"64 million pixels: {name}", tries=1, held=int(held), seen=seen)
 
 
@@ -124,7 +138,7 @@ def validated(records: list[RawRecord], folder: Path) -> dict[str, ImageRow]:
 
 VERDICTS = {
     "SIGSEGV": ("crashes_decoder", "Pillow: the process that decodes it ends with SIGSEGV"),
-    "leak": ("out_of_memory", "Pillow: decoding takes more than 1,024 MB of memory"),
+    "leak": ("out_of_memory", "Pillow: decoding takes more than 1,536 MB of memory"),
     "SIGABRT": ("crashes_decoder", "Pillow: the process that decodes it ends with SIGABRT"),
     "SIGBUS": ("crashes_decoder", "Pillow: the process that decodes it ends with SIGBUS"),
 }
