@@ -13,7 +13,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from tasks import stage, untrusted
 from tasks.quiet_tf import Model, keras
+from tasks.stage import PawlineError
 
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip member can have
 
@@ -31,10 +33,22 @@ def save_model(model: Model, path: Path) -> None:
 
 
 def load_model(path: Path) -> Model:
-    """Load a model for use; refuses anything that would execute code from the file."""
+    """Load a model for use.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        PawlineError: It is damaged, or holds anything but layers that Pawline builds: code above all.
+    """
     if not path.exists():  # Keras would say so as a ValueError
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    return keras.models.load_model(path, compile=False, safe_mode=True)
+    try:
+        with stage.reading(path):
+            untrusted.check_hdf5(path) if path.suffix == ".h5" else untrusted.check_archive(path)
+            return keras.models.load_model(path, compile=False, safe_mode=True)
+    except PawlineError as error:
+        if isinstance(error.__cause__, untrusted.RefusedError):
+            raise PawlineError(f"{path} is refused: {error.__cause__}") from None
+        raise
 
 
 def _rewrite(source: Path, target: Path) -> None:

@@ -21,16 +21,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from tasks import records, reuse, stage
+from tasks import records, reuse, seals, stage, tables
 from tasks.cluster import map_chunks
-from tasks.image_table import SPLITS
+from tasks.image_table import SCHEMA, SPLITS
 from tasks.images import decode_upright, resize_square
 from tasks.params import ImageParams, load_section
 from tasks.progress import Progress
 from tasks.raw import Chunk, Wanted, list_chunks, read_candidates, read_contents
-from tasks.reuse import Digests, Finished, Output
+from tasks.reuse import Finished, Output
+from tasks.seals import Digests
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +85,10 @@ def preprocess(*, raw_dir: Path, images_path: Path, tfrecords_dir: Path, record_
         missing = [shard for shard in shards if not made[shard.made_from]]
         known = read_known(finished, set(finished.made) - set(made), labels) if missing else {}
         write_shards(missing, known, labels, params, progress)
-        digests = reuse.digests_of(shard.path for shard in missing)
+        digests = seals.digests_of(shard.path for shard in missing)
         made |= {shard.made_from: {shard.path.name: digests[shard.path.name]} for shard in missing}
         _write_metadata(unfinished, labels, shards, params.size_px)
+        seals.seal(unfinished, {name: digest for files in made.values() for name, digest in files.items()})
     reuse.write_record(output, key, made)
     counts = Counter(photo.split for photo in photos)
     sizes = ", ".join(f"{split} {counts[split]:,}" for split in SPLITS)
@@ -96,7 +98,7 @@ def preprocess(*, raw_dir: Path, images_path: Path, tfrecords_dir: Path, record_
 def list_photos(raw_dir: Path, images_path: Path) -> list[Photo]:
     """Return the kept photos in the raw table's order."""
     columns = ["path", "id", "label", "split", "status"]
-    table = pq.read_table(images_path, columns=columns, filters=[("status", "==", "kept")], use_threads=False)
+    table = tables.read_table(images_path, columns, SCHEMA).filter(pc.field("status") == "kept")
     kept = dict(zip(table["path"].to_pylist(), range(len(table)), strict=True))
     ids, labels, splits = (table[name].to_pylist() for name in ("id", "label", "split"))
     return [

@@ -1,7 +1,7 @@
 """What a run can take over from the one before: finished shards, known by what they were made from.
 
 Beside its output a stage keeps a record (`data/tfrecords.json`, `data/features.json`): a key of all that its shards
-depend on but the photos, and for each shard what it was made from and the SHA-256 of its files. A shard that would be
+depend on but the photos, and for each shard what it was made from and the BLAKE3 of its files. A shard that would be
 made from the same under the same key is not made again but linked from the output of the run before, if its files are
 still what the record says. New photos then cost what they add, and the bytes are those of a run from nothing.
 
@@ -10,20 +10,23 @@ The output of the run before is in its place, where a stage is run by itself, or
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+
+from pydantic import BaseModel, ValidationError
 
 from tasks import dvc_cache, stage
 from tasks.code import digest_closure
 from tasks.environment import package_versions
-from tasks.parallel import available_processors
+from tasks.seals import Digests, digest_of
 
-Digests = dict[str, str]  # SHA-256 by file name
+log = logging.getLogger(__name__)
+
 Made = dict[str, Digests]  # by what a shard was made from
 
 
@@ -32,6 +35,13 @@ class Output(NamedTuple):
 
     folder: Path
     record: Path
+
+
+class _Record(BaseModel):
+    """What an output was made from."""
+
+    key: str
+    made: Made
 
 
 class Finished:
@@ -47,11 +57,9 @@ class Finished:
         return self if self._key == key else Finished({}, {})
 
     def check(self, shards: Iterable[str]) -> None:
-        """Read shards to their ends, a file a processor, to see whether they are still what they were."""
+        """Read shards to their ends, to see whether they are still what they were."""
         files = {name: digest for made_from in shards for name, digest in self.made.get(made_from, {}).items()}
-        waiting = {name: digest for name, digest in files.items() if name not in self._sound}
-        with ThreadPoolExecutor(available_processors()) as pool:
-            self._sound |= zip(waiting, pool.map(self._is_sound, waiting, waiting.values()), strict=True)
+        self._sound |= {name: self._is_sound(name, files[name]) for name in files if name not in self._sound}
 
     def files(self, made_from: str) -> Digests:
         """Return a shard's files, if they are all there and still what they were."""
@@ -59,9 +67,15 @@ class Finished:
         files = self.made.get(made_from, {})
         return files if all(self._sound[name] for name in files) else {}
 
+    def is_sound(self, made_from: str, name: str) -> bool:
+        """Say whether one of a shard's files is there and still what it was."""
+        if name not in self._sound:
+            self._sound[name] = self._is_sound(name, self.made[made_from][name])
+        return self._sound[name]
+
     def _is_sound(self, name: str, digest: str) -> bool:
         path = self.paths.get(name)
-        return path is not None and path.is_file() and stage.sha256_of(path) == digest
+        return path is not None and path.is_file() and digest_of(path) == digest
 
     def link(self, files: Digests, target: Callable[[str], Path]) -> Digests:
         """Link files under other names, or copy them where the file system has no links; return them under those."""
@@ -102,8 +116,12 @@ def _read(output: Output, root: Path) -> Finished:
     record, paths = _find(output, root)
     if record is None:
         return Finished({}, {})
-    known = stage.read_json(record)
-    return Finished(known["made"], paths, known["key"])
+    try:
+        known = _Record.model_validate_json(record.read_bytes())
+    except ValidationError:
+        log.warning("%s is damaged: all is made anew", record)
+        return Finished({}, {})
+    return Finished(known.made, paths, known.key)
 
 
 def record_digest(output: Output, root: Path) -> str:
@@ -123,14 +141,7 @@ def _find(output: Output, root: Path) -> tuple[Path | None, Mapping[str, Path]]:
     return record, dvc_cache.find_output(root, output.folder.absolute())
 
 
-def digests_of(paths: Iterable[Path]) -> Digests:
-    """Return the digests of files by their names; a file a processor."""
-    paths = list(paths)
-    with ThreadPoolExecutor(available_processors()) as pool:  # hashing lets other threads run
-        return dict(zip((path.name for path in paths), pool.map(stage.sha256_of, paths), strict=True))
-
-
 def write_record(output: Output, key: str, made: Made) -> None:
     """Write the record of what an output was made from."""
     with stage.whole_file(output.record) as unfinished:
-        stage.write_json({"key": key, "made": made}, unfinished)
+        stage.write_json(_Record(key=key, made=made).model_dump(), unfinished)

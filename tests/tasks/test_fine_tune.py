@@ -131,6 +131,7 @@ def test_no_layers_no_stage_2(
         "metrics.json",
         "summary.json",
         "environment.json",
+        "digests.json",
     }
     stage1 = json.loads((small_run.stage1_dir / "metrics.json").read_text())
     assert figures_of(workdir) == {"selected": "stage1"} | {name: stage1[name] for name in ("val_accuracy", "val_loss")}
