@@ -13,9 +13,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from tasks import stage, untrusted
+from tasks import untrusted
 from tasks.quiet_tf import Model, keras
-from tasks.stage import PawlineError
 
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip member can have
 
@@ -41,14 +40,9 @@ def load_model(path: Path) -> Model:
     """
     if not path.exists():  # Keras would say so as a ValueError
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    try:
-        with stage.reading(path):
-            untrusted.check_hdf5(path) if path.suffix == ".h5" else untrusted.check_archive(path)
-            return keras.models.load_model(path, compile=False, safe_mode=True)
-    except PawlineError as error:
-        if isinstance(error.__cause__, untrusted.RefusedError):
-            raise PawlineError(f"{path} is refused: {error.__cause__}") from None
-        raise
+    with untrusted.looking_into(path):
+        untrusted.check_hdf5(path) if path.suffix == ".h5" else untrusted.check_archive(path)
+        return keras.models.load_model(path, compile=False, safe_mode=True)
 
 
 def _rewrite(source: Path, target: Path) -> None:

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-import pyarrow.compute as pc
 
 from tasks import records, reuse, seals, stage, tables
 from tasks.cluster import map_chunks
@@ -98,9 +97,10 @@ def preprocess(*, raw_dir: Path, images_path: Path, tfrecords_dir: Path, record_
 def list_photos(raw_dir: Path, images_path: Path) -> list[Photo]:
     """Return the kept photos in the raw table's order."""
     columns = ["path", "id", "label", "split", "status"]
-    table = tables.read_table(images_path, columns, SCHEMA).filter(pc.field("status") == "kept")
-    kept = dict(zip(table["path"].to_pylist(), range(len(table)), strict=True))
-    ids, labels, splits = (table[name].to_pylist() for name in ("id", "label", "split"))
+    # No filter of pyarrow's, which imports more: not while another thread imports what changes how that is done.
+    table = tables.read_table(images_path, columns, SCHEMA)
+    paths, ids, labels, splits, statuses = (table[name].to_pylist() for name in columns)
+    kept = {path: place for place, path in enumerate(paths) if statuses[place] == "kept"}
     return [
         Photo(ids[place], file.path, labels[place], splits[place], chunk, row)
         for chunk in list_chunks(raw_dir.absolute())

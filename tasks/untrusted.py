@@ -5,12 +5,17 @@ Keras refuses much of this itself, each version a little more; what is said here
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
+
+from tasks import stage
+from tasks.stage import PawlineError
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 MEMBERS = {CONFIG, "metadata.json", WEIGHTS}
@@ -21,6 +26,11 @@ ALLOWED = {
     *("MaxPooling2D", "Multiply", "Normalization", "ReLU", "Rescaling", "Reshape", "ZeroPadding2D"),
     *("DTypePolicy", "GlorotUniform", "Ones", "VarianceScaling", "Zeros", "__keras_tensor__"),
 }
+# What lets a graph of TensorFlow reach out of it: Python, files, the network. Saving and restoring its own variables is
+# in every SavedModel.
+REACHES_OUT = re.compile(
+    r"PyFunc|ReadFile|WriteFile|MatchingFiles|TextFile|Reader|Dataset|Summary|Print|Rpc|Library|Dump"
+)
 MOST_TIMES = 100  # larger than its bytes in the file may nothing be
 SMALL_BYTES = 1 << 20  # but for what is small anyway
 
@@ -29,8 +39,24 @@ class RefusedError(ValueError):
     """A file holds what has no business in it."""
 
 
-def check_archive(path: Path) -> None:
-    """Look into a `.keras` file: its members, what its layers are, and its weights.
+@contextmanager
+def looking_into(path: Path) -> Iterator[None]:
+    """Say in one line what is wrong with a file that is looked into in the block.
+
+    Raises:
+        PawlineError: It is refused, or cannot be read for what it is.
+    """
+    try:
+        with stage.reading(path):
+            yield
+    except PawlineError as error:
+        if isinstance(error.__cause__, RefusedError):
+            raise PawlineError(f"{path} is refused: {error.__cause__}") from None
+        raise
+
+
+def check_archive(path: Path, *, as_model: bool = True) -> None:
+    """Look into a `.keras` file: its members, its weights and, if it is taken as a model, what its layers are.
 
     Raises:
         RefusedError: It holds anything else.
@@ -43,7 +69,8 @@ def check_archive(path: Path) -> None:
         for member in archive.infolist():
             _check_size(member.filename, member.file_size, member.compress_size)
         contents = {name: archive.read(name) for name in names}  # to their ends: the checksums, too
-    check_config(json.loads(contents[CONFIG]))
+    if as_model:
+        check_config(json.loads(contents[CONFIG]))
     with h5py.File(io.BytesIO(contents[WEIGHTS]), "r") as file:
         check_tensors(file)
 
@@ -105,6 +132,45 @@ def check_tensors(file: h5py.File) -> None:
                 waiting.append(item)
             else:
                 _check_dataset(name, item)
+
+
+def check_graph(saved_model: Any) -> None:  # noqa: ANN401 - protobuf's messages have no types here
+    """Allow what computes in a SavedModel, as a message: not what runs Python or touches files.
+
+    Raises:
+        RefusedError: There is such an operation.
+    """
+    for node in _messages(saved_model, "NodeDef"):
+        if REACHES_OUT.search(node.op):
+            raise RefusedError(f"its graph has a {node.op}")
+
+
+def check_onnx(model: Any) -> None:  # noqa: ANN401 - as above
+    """Allow tensors that lie in an ONNX model itself, as a message.
+
+    Raises:
+        RefusedError: One lies in another file.
+    """
+    for tensor in _messages(model, "TensorProto"):
+        if tensor.data_location == tensor.EXTERNAL:
+            raise RefusedError(f"{tensor.name} lies in another file")
+
+
+def _messages(message: Any, name: str) -> Iterator[Any]:  # noqa: ANN401 - as above
+    """Yield all messages of a type that a message holds, however deep."""
+    waiting = [message]
+    while waiting:
+        one = waiting.pop()
+        if one.DESCRIPTOR.name == name:
+            yield one
+        for field, value in one.ListFields():
+            if field.type != field.TYPE_MESSAGE:
+                continue
+            if field.message_type.GetOptions().map_entry:
+                held = value.values()
+                waiting += [item for item in held if hasattr(item, "ListFields")]
+            else:
+                waiting += [value] if hasattr(value, "ListFields") else list(value)
 
 
 def _check_dataset(name: str, item: Any) -> None:  # noqa: ANN401 - h5py ships no types
