@@ -16,8 +16,8 @@ from tasks import calibration, metrics, records
 from tasks.evaluate import predict
 from tasks.fine_tune import FineTuneInputs, fine_tune
 from tasks.runtimes import openvino_core
-from tasks.train_head import train_head
 from tasks.stage import SEAL
+from tasks.train_head import train_head
 from tests.tasks.conftest import (
     FEATURES,
     FINE_TUNE,
