@@ -18,7 +18,7 @@ from tasks import images as pixels
 from tasks.metrics import probs_of_classes
 from tasks.params import ImageParams
 from tasks.params_file import checked
-from tasks.stage import SCRATCH, PawlineError
+from tasks.stage import FACTS_DIGEST, SCRATCH, PawlineError, facts_digest
 
 FORMATS = {"openvino": "openvino", "litert": "litert_float32", "keras": "keras"}  # engine to its name in export.json
 log = logging.getLogger(__name__)
@@ -116,6 +116,8 @@ def read_facts(export_dir: Path) -> dict[str, Any]:
         facts = json.loads(path.read_text(encoding="utf-8"))
         needed = {"labels": list, "image": dict, "formats": dict, "classifier_sha256": str}
         wrong = [key for key, kind in needed.items() if not isinstance(facts[key], kind)]
+        digest = facts_digest(facts)
+        wrong += [] if facts.get(FACTS_DIGEST, digest) == digest else [FACTS_DIGEST]
     except FileNotFoundError:
         raise PawlineError(
             f"{export_dir} has no export.json: `dvc repro` exports the project's classifier, --model names another"
@@ -186,6 +188,8 @@ def exported_file(export_dir: Path, name: str, facts: dict[str, Any]) -> Path:
 
 def _files(export_dir: Path, name: str, facts: dict[str, Any]) -> list[Path]:
     path = export_dir / str(facts["formats"][name]["path"])
+    if not path.resolve().is_relative_to(export_dir.resolve()):
+        raise PawlineError(f"{export_dir / 'export.json'} names {path} as {name}, which is no file of its folder")
     return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
 
 

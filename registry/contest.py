@@ -19,6 +19,7 @@ from lineage.runs import MODEL_PATH, Project, Run
 from registry.gate import Entrant, judge
 from registry.gate_counts import CHALLENGER, CHAMPION, Photos, choose_photos, count
 from registry.records import Verdict
+from tasks import tables
 from tasks.image_table import ImageRow, read_images
 from tasks.params import GateParams
 from tasks.stage import PawlineError
@@ -176,10 +177,9 @@ def _digest(path: Path) -> tuple[str, int]:
 def _answers(folder: Path, raw_dir: Path, photos: Photos) -> list[dict[str, Any]]:
     """Let the models in a folder answer, and return a row a photo."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     asked = [{"id": row.id, "path": row.path, "label": row.label} for row in photos.asked]
-    pq.write_table(pa.Table.from_pylist(asked), folder / "photos.parquet")
+    tables.write_table(pa.Table.from_pylist(asked), folder / "photos.parquet")
     files = ["--raw-dir", str(raw_dir.resolve()), "--photos", "photos.parquet", "--models", "models"]
     files += ["--answers-out", "answers.parquet", "--latencies-out", "latencies.json"]
     with started(["tasks.score", *files], folder, _environment()) as process:
@@ -192,7 +192,7 @@ def _answers(folder: Path, raw_dir: Path, photos: Photos) -> list[dict[str, Any]
         if process.wait() != 0:
             errors = [line.removeprefix(STAGE_ERROR) for line in said if line.startswith(STAGE_ERROR)]
             raise PawlineError(f"the models could not be compared: {(errors or said)[-1]}")
-    rows: list[dict[str, Any]] = pq.read_table(folder / "answers.parquet", use_threads=False).to_pylist()
+    rows: list[dict[str, Any]] = tables.read_table(folder / "answers.parquet").to_pylist()
     return rows
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from registry.gate import Tally
 from registry.records import Answers, SliceResult
+from tasks import tables
 from tasks.image_table import ImageRow
 from tasks.stage import PawlineError
 
@@ -76,8 +77,6 @@ def count(rows: list[dict[str, Any]], images_path: Path, photos: Photos) -> Tall
         images_path: The challenger's image table.
         photos: What was asked.
     """
-    import pyarrow.parquet as pq
-
     right = {
         name: [row[name] == row["label"] for row in rows] if name in rows[0] else [False] * len(rows)
         for name in (CHALLENGER, CHAMPION)
@@ -89,7 +88,7 @@ def count(rows: list[dict[str, Any]], images_path: Path, photos: Photos) -> Tall
         only_champion=pairs[False, True],
         both_wrong=pairs[False, False],
     )
-    parts = _count_slices(rows, pq.read_table(images_path, use_threads=False))
+    parts = _count_slices(rows, tables.read_table(images_path))
     if photos.known is not None:
         parts += _count_known(rows, right, photos.known)
     group_of = {row.id: row.group for row in photos.asked}

@@ -15,7 +15,8 @@ import sys
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,7 +24,7 @@ import h5py
 import numpy as np
 import platformdirs
 
-from tasks import stage
+from tasks import seals, stage, untrusted
 from tasks.params import BackboneParams, load_section
 from tasks.stage import PawlineError, TemporaryError
 
@@ -68,6 +69,7 @@ def backbone(*, params: BackboneParams, weights_json: Path, out_dir: Path) -> No
         write_weights(weights, unfinished / "weights.h5")
         chosen = {"name": params.name, "width": params.width, "source": params.source, "tensors": len(weights)}
         stage.write_json(chosen | origin, unfinished / "origin.json")
+        seals.seal(unfinished)
     parameters = f"{sum(tensor.size for tensor in weights.values()):,}"
     log.info("backbone: %s, %d tensors, %s parameters, in %s", _called(params), len(weights), parameters, out_dir)
 
@@ -81,7 +83,8 @@ def write_weights(weights: Mapping[str, np.ndarray], path: Path) -> None:
 
 def read_weights(path: Path) -> Weights:
     """Read the tensors that `write_weights` wrote."""
-    with h5py.File(path, "r") as file:
+    with untrusted.looking_into(path), h5py.File(path, "r") as file:
+        untrusted.check_tensors(file)
         return _tensors(file)
 
 
@@ -177,18 +180,39 @@ def _from_file(params: BackboneParams) -> tuple[Weights, dict[str, Any]]:
         if _called(params) != WHEEL_BACKBONE:
             raise PawlineError(f"{path.name} holds weights of {WHEEL_BACKBONE}, not of {_called(params)}")
         return _from_wheel(path)
+    with _reading_weights(path, params):
+        _check_weights(path)
     from tasks import backbones  # TensorFlow takes seconds to import and the other sources do without it
 
     network = backbones.build_without_top(params.name, params.width)
+    with _reading_weights(path, params), warnings.catch_warnings(action="ignore"):  # the error says it in one line
+        network.load_weights(path)
+    return _weights_of(network), {"file": path.name, "sha256": stage.sha256_of(path)}
+
+
+@contextmanager
+def _reading_weights(path: Path, params: BackboneParams) -> Iterator[None]:
     try:
-        with warnings.catch_warnings(action="ignore"):  # the error that follows says it in one line
-            network.load_weights(path)
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).strip().splitlines()[0]
+        yield
+    except Exception as error:  # noqa: BLE001 - each library has its own for a file that is not what it says
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise PawlineError(
             f"{path.name} does not hold weights of {_called(params)} without its top: {reason}"
         ) from None
-    return _weights_of(network), {"file": path.name, "sha256": stage.sha256_of(path)}
+
+
+def _check_weights(path: Path) -> None:
+    """Look at a file of weights before Keras does.
+
+    Raises:
+        untrusted.RefusedError: It is of another kind than Keras's two, or holds anything but tensors.
+    """
+    if path.suffix == ".keras":
+        untrusted.check_archive(path, as_model=False)
+    elif path.suffix in (".h5", ".hdf5"):
+        untrusted.check_hdf5(path)
+    else:  # an index of files in other places, say
+        raise untrusted.RefusedError(f"weights are .h5 or .keras, not {path.suffix or 'without an ending'}")
 
 
 def _from_keras(params: BackboneParams) -> tuple[Weights, dict[str, Any]]:

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tasks import calibration, metrics, plot_data, stage
+from tasks import calibration, metrics, plot_data, seals, stage, tables
 from tasks.feature_store import FeatureSplit
 from tasks.progress import Progress
 
@@ -69,6 +68,10 @@ def evaluate(
     """Score the test split, or the validation split when there is no test split, and say which it was."""
     from tasks import records
 
+    seals.check(tfrecords_dir)
+    seals.check(features_dir)
+    for name in ("stage1", "stage2"):
+        seals.check(models_dir / name)
     labels = records.read_labels(tfrecords_dir)
     split = "test" if "test" in records.split_sizes(tfrecords_dir) else "val"
     predictions = predict(models_dir / "classifier.keras", tfrecords_dir, split)
@@ -90,6 +93,7 @@ def evaluate(
     }
     with stage.whole_dir(plots_dir) as unfinished:
         plot_data.write_plots(predictions.labels, predictions.probs, labels, temperature, unfinished)
+        seals.seal(unfinished)
     with stage.whole_file(predictions_out) as unfinished:
         _write_predictions(predictions, split, labels, unfinished)
     with stage.whole_file(metrics_out) as unfinished:
@@ -183,7 +187,7 @@ def _write_predictions(predictions: Predictions, split: str, labels: list[str], 
         "probabilities": list(predictions.probs),
         "brightness": predictions.brightness,
     }
-    pq.write_table(pa.table(table), path)
+    tables.write_table(pa.table(table), path)
 
 
 def _log_outcome(evaluation: dict[str, Any], metrics_out: Path) -> None:

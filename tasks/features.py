@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tasks import reuse, stage
+from tasks import reuse, seals, stage
 from tasks.cluster import map_cluster, scheduler_address
 from tasks.environment import describe_environment, write_environment
 from tasks.feature_store import kind_of, quantize, range_of, shard_name
@@ -27,7 +27,8 @@ from tasks.image_table import SPLITS
 from tasks.older_features import OlderFeatures
 from tasks.params import FeaturesParams, ImageParams, UnfreezeParams, load_part, load_section
 from tasks.progress import Progress
-from tasks.reuse import Digests, Finished, Made, Output
+from tasks.reuse import Finished, Made, Output
+from tasks.seals import Digests
 from tasks.stage import PawlineError
 
 if TYPE_CHECKING:  # TensorFlow takes seconds to import
@@ -65,6 +66,10 @@ class Shard(NamedTuple):
     def made_from(self) -> str:
         """What its features are made from; training and evaluation images are treated differently."""
         return f"{self.split} {self.digest}"
+
+    def mark(self, folder: Path) -> Path:
+        """Return the path of what says that it is finished: the digests of its arrays."""
+        return folder / f"{self.split}-{self.number:05d}.json"
 
     def array(self, folder: Path, kind: str) -> Path:
         """Return the path of one of its arrays."""
@@ -107,6 +112,7 @@ def features(
     from tasks import augment, records  # noqa: F401 - the key of unfinished work covers what is imported by then
 
     output = Output(features_dir.absolute(), record_out.absolute())
+    seals.check(backbone_dir)
     with ThreadPoolExecutor() as reader:  # while TensorFlow starts
         reading, checking = (
             reader.submit(list_shards, tfrecords_dir),
@@ -122,20 +128,24 @@ def features(
     work = stage.digest_inputs([key, manifest, [shard.made_from for shard in shards]], backbone_dir)
     with stage.scratch_dir("features", work) as scratch, Progress("features", total=views, unit="views") as progress:
         made = {shard.made_from: _take_over(shard, finished, scratch) for shard in shards}
+        new = [shard for shard in shards if not made[shard.made_from]]
+        for shard in shards:
+            if made[shard.made_from]:
+                progress.advance(len(np.load(shard.array(scratch, "labels"))) * _views_of(shard.split, params))
         address = scheduler_address()
         if address is None:
             older = OlderFeatures(finished)
-            for shard in shards:
+            for shard in new:
                 compute_shard(shard, frozen, older, scratch, progress.advance)
         else:
             chosen = params.model_copy(update={"engine": manifest["engine"], "precision": manifest["precision"]})
             setting = Setting(backbone_dir.absolute(), manifest["backbone_digest"], chosen, image, unfrozen_layers)
             before = Before(output, key, Path.cwd(), reuse.record_digest(output, Path.cwd()))
             compute = partial(compute_on_worker, setting=setting, before=before, scratch=scratch.absolute())
-            for computed in map_cluster(compute, shards, address):
+            for computed in map_cluster(compute, new, address):
                 progress.advance(computed)
-        made |= _digests([shard for shard in shards if not made[shard.made_from]], scratch)
-        _hand_over(scratch, manifest, features_dir)
+        made |= {shard.made_from: stage.read_json(shard.mark(scratch)) for shard in new}
+        _hand_over(scratch, manifest, features_dir, made)
     reuse.write_record(output, key, made)
     log.info(
         "features: %s views by %s %s, cut at %s, in %s",
@@ -148,11 +158,11 @@ def features(
 
 
 def list_shards(tfrecords_dir: Path) -> list[Shard]:
-    """Return the TFRecords of all splits."""
+    """Return the TFRecords of all splits, which are what was written."""
     from tasks import records
 
     paths = {split: records.shard_paths(tfrecords_dir.absolute(), split) for split in SPLITS}
-    digests = reuse.digests_of(path for some in paths.values() for path in some)
+    digests = seals.check(tfrecords_dir)
     return [
         Shard(split, number, path, digests[path.name])
         for split, some in paths.items()
@@ -163,24 +173,18 @@ def list_shards(tfrecords_dir: Path) -> list[Shard]:
 def _take_over(shard: Shard, finished: Finished, scratch: Path) -> Digests:
     """Link a shard's arrays from the run before; return their digests, or nothing."""
     files = finished.files(shard.made_from)
-    labels_last = {name: files[name] for name in sorted(files, key=lambda name: kind_of(name) == "labels")}
-    return finished.link(labels_last, lambda name: shard.array(scratch, kind_of(name)))
+    return finished.link(files, lambda name: shard.array(scratch, kind_of(name)))
 
 
-def _digests(shards: list[Shard], scratch: Path) -> Made:
-    paths = {shard.made_from: sorted(scratch.glob(shard_name(shard.split, shard.number, "*"))) for shard in shards}
-    digests = reuse.digests_of(path for some in paths.values() for path in some)
-    return {made_from: {path.name: digests[path.name] for path in some} for made_from, some in paths.items()}
-
-
-def _hand_over(scratch: Path, manifest: dict[str, Any], features_dir: Path) -> None:
+def _hand_over(scratch: Path, manifest: dict[str, Any], features_dir: Path, made: Made) -> None:
     """Make the finished work the stage's output."""
-    stage.write_json(manifest, scratch / "manifest.json")
-    write_environment(scratch)
+    digests = {name: digest for files in made.values() for name, digest in files.items()}
     with stage.whole_dir(features_dir) as unfinished:
-        # The labels mark a finished shard: they leave first, so that a kill amid the moves loses no array unseen.
-        for path in sorted(scratch.glob("*.*"), key=lambda path: not path.name.endswith("-labels.npy")):
-            shutil.move(path, unfinished / path.name)
+        for name in digests:
+            shutil.move(scratch / name, unfinished / name)
+        stage.write_json(manifest, unfinished / "manifest.json")
+        write_environment(unfinished)
+        seals.seal(unfinished, digests)
 
 
 def prepare(
@@ -237,13 +241,15 @@ def _older_on_worker(before: Before) -> OlderFeatures:
 def compute_shard(
     shard: Shard, frozen: FrozenPart, older: OlderFeatures, scratch: Path, advance: Callable[[int], None]
 ) -> None:
-    """Write one shard's arrays; the labels come last and mark it finished. `advance` is told of views done."""
+    """Write one shard's arrays, and their digests, which mark it finished. `advance` is told of views done."""
     from tasks import records
 
-    views, finished = _views_of(shard.split, frozen.params), shard.array(scratch, "labels")
-    if finished.exists():
-        advance(len(np.load(finished)) * views)
+    views, labels = _views_of(shard.split, frozen.params), shard.array(scratch, "labels")
+    if _is_finished(shard, scratch):
+        advance(len(np.load(labels)) * views)
         return
+    for left in scratch.glob(shard_name(shard.split, shard.number, "*")):
+        left.unlink()  # it may be a link to what another run has written
     examples = list(records.scan_shard(shard.path))
     ids = [example.id for example in examples]
     arrays = _Arrays(shard, scratch, (len(ids), views))
@@ -259,8 +265,23 @@ def compute_shard(
         arrays.write(outputs, wanted[positions], view)
         advance(len(positions))
     np.save(shard.array(scratch, "ids"), np.array(ids, "S64"))
-    with stage.whole_file(finished) as unfinished:
-        np.save(unfinished, np.array([example.label for example in examples], np.int64))
+    np.save(labels, np.array([example.label for example in examples], np.int64))
+    written = sorted(scratch.glob(shard_name(shard.split, shard.number, "*")))
+    with stage.whole_file(shard.mark(scratch)) as unfinished:
+        stage.write_json(seals.digests_of(written), unfinished)
+
+
+def _is_finished(shard: Shard, scratch: Path) -> bool:
+    """Say whether an interrupted run has finished a shard, and its arrays are still what they were."""
+    mark = shard.mark(scratch)
+    if not mark.exists():
+        return False
+    paths = scratch.glob(shard_name(shard.split, shard.number, "*"))
+    if mark.read_text(encoding="utf-8", errors="replace") == stage.as_json(seals.digests_of(paths)):
+        return True
+    log.warning("features: what an interrupted run has left of %s is damaged: computed anew", shard)
+    mark.unlink()
+    return False
 
 
 class _Arrays:

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks import curves, stage, workers
+from tasks import curves, seals, stage, workers
 from tasks.environment import write_environment
 from tasks.feature_store import read_manifest
 from tasks.params import AUTO, ComputeParams, FineTuneParams, load_section
@@ -51,6 +51,8 @@ def fine_tune(
     Raises:
         stage.PawlineError: If the features were cut for other layers.
     """
+    for folder in inputs:
+        seals.check(folder)
     manifest = read_manifest(inputs.features_dir)
     if manifest["unfrozen_layers"] != params.unfrozen_layers:
         raise stage.PawlineError(
@@ -76,6 +78,7 @@ def fine_tune(
         curves.write_metrics(figures | {"selected": selected}, unfinished / "metrics.json")
         stage.write_json(summary | {"selected": selected, "labels": stage1["labels"]}, unfinished / "summary.json")
         write_environment(unfinished)
+        seals.seal(unfinished)
     _log_outcome(stage1["best"], summary, selected, classifier_out)
 
 

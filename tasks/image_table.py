@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+
+from tasks import tables
 
 SPLITS = ("train", "val", "test")
 SCHEMA = pa.schema(
@@ -78,10 +79,10 @@ def write_images(rows: Iterable[ImageRow], path: Path) -> None:
     """Write the table, sorted by path."""
     ordered = sorted(rows, key=lambda row: row.path)
     columns = [pa.array([getattr(row, field.name) for row in ordered], field.type) for field in SCHEMA]
-    pq.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), path, compression="zstd")
+    tables.write_table(pa.Table.from_arrays(columns, schema=SCHEMA), path, compression="zstd")
 
 
 def read_images(path: Path) -> list[ImageRow]:
     """Read the table, in its order."""
     names = [name for name in SCHEMA.names if name != "status"]
-    return [ImageRow(**row) for row in pq.read_table(path, columns=names, use_threads=False).to_pylist()]
+    return [ImageRow(**row) for row in tables.read_table(path, names, SCHEMA).to_pylist()]

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from tasks import untrusted
 from tasks.quiet_tf import Model, keras
 
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip member can have
@@ -31,10 +32,17 @@ def save_model(model: Model, path: Path) -> None:
 
 
 def load_model(path: Path) -> Model:
-    """Load a model for use; refuses anything that would execute code from the file."""
+    """Load a model for use.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        PawlineError: It is damaged, or holds anything but layers that Pawline builds: code above all.
+    """
     if not path.exists():  # Keras would say so as a ValueError
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-    return keras.models.load_model(path, compile=False, safe_mode=True)
+    with untrusted.looking_into(path):
+        untrusted.check_hdf5(path) if path.suffix == ".h5" else untrusted.check_archive(path)
+        return keras.models.load_model(path, compile=False, safe_mode=True)
 
 
 def _rewrite(source: Path, target: Path) -> None:

@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tasks import confident_learning, stage
+from tasks import confident_learning, seals, stage, tables
 from tasks.confident_learning import Bools, Floats, Ints
 from tasks.feature_store import read_ids, read_manifest, shard_files
 from tasks.image_table import SPLITS, ImageRow, read_images
@@ -57,6 +56,7 @@ class Suspect(NamedTuple):
 
 def label_errors(*, features_dir: Path, images_path: Path, errors_out: Path, metrics_out: Path) -> None:
     """Find the suspects, write them in order, and count them."""
+    seals.check(features_dir, "-ids.npy", "-labels.npy", "-pooled.npy", ".json")
     names: list[str] = read_manifest(features_dir)["labels"]
     photos = read_photos(features_dir)
     rows = _rows_of(photos.ids, images_path)
@@ -77,7 +77,7 @@ def label_errors(*, features_dir: Path, images_path: Path, errors_out: Path, met
     }
     with stage.whole_file(errors_out) as unfinished:
         table = pa.Table.from_pylist([suspect._asdict() for suspect in suspects], schema=SCHEMA)
-        pq.write_table(table, unfinished)
+        tables.write_table(table, unfinished)
     with stage.whole_file(metrics_out) as unfinished:
         stage.write_json(figures, unfinished)
     _log_outcome(figures, errors_out)

@@ -50,7 +50,7 @@ class OlderFeatures:
             image_id.decode(): Place(made_from, row)
             for made_from, files in self._finished.made.items()
             for name in files
-            if split_of(name) == split and kind_of(name) == "ids" and name in paths and paths[name].exists()
+            if split_of(name) == split and kind_of(name) == "ids" and self._finished.is_sound(made_from, name)
             for row, image_id in enumerate(np.load(paths[name]))
         }
 

@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cv2
-import pyarrow.parquet as pq
 
-from tasks import records, reuse, stage
+from tasks import records, reuse, seals, stage, tables
 from tasks.cluster import map_chunks
-from tasks.image_table import SPLITS
+from tasks.image_table import SCHEMA, SPLITS
 from tasks.images import decode_upright, resize_square
 from tasks.limits import quiet_decoders
 from tasks.params import ImageParams, load_section
 from tasks.progress import Progress
 from tasks.raw import Chunk, Wanted, list_chunks, read_candidates, read_contents, split_wanted
 from tasks.rescue import Death, Rescue
-from tasks.reuse import Digests, Finished, Output
+from tasks.reuse import Finished, Output
+from tasks.seals import Digests
 
 log = logging.getLogger(__name__)
 
@@ -83,9 +83,10 @@ def preprocess(*, raw_dir: Path, images_path: Path, tfrecords_dir: Path, record_
         missing = [shard for shard in shards if not made[shard.made_from]]
         known = read_known(finished, set(finished.made) - set(made), labels) if missing else {}
         write_shards(missing, known, labels, params, progress)
-        digests = reuse.digests_of(shard.path for shard in missing)
+        digests = seals.digests_of(shard.path for shard in missing)
         made |= {shard.made_from: {shard.path.name: digests[shard.path.name]} for shard in missing}
         _write_metadata(unfinished, labels, shards, params.size_px)
+        seals.seal(unfinished, {name: digest for files in made.values() for name, digest in files.items()})
     reuse.write_record(output, key, made)
     counts = Counter(photo.split for photo in photos)
     sizes = ", ".join(f"{split} {counts[split]:,}" for split in SPLITS)
@@ -95,9 +96,10 @@ def preprocess(*, raw_dir: Path, images_path: Path, tfrecords_dir: Path, record_
 def list_photos(raw_dir: Path, images_path: Path) -> list[Photo]:
     """Return the kept photos in the raw table's order."""
     columns = ["path", "id", "label", "split", "status"]
-    table = pq.read_table(images_path, columns=columns, filters=[("status", "==", "kept")], use_threads=False)
-    kept = dict(zip(table["path"].to_pylist(), range(len(table)), strict=True))
-    ids, labels, splits = (table[name].to_pylist() for name in ("id", "label", "split"))
+    # No filter of pyarrow's, which imports more: not while another thread imports what changes how that is done.
+    table = tables.read_table(images_path, columns, SCHEMA)
+    paths, ids, labels, splits, statuses = (table[name].to_pylist() for name in columns)
+    kept = {path: place for place, path in enumerate(paths) if statuses[place] == "kept"}
     return [
         Photo(ids[place], file.path, labels[place], splits[place], chunk, row)
         for chunk in list_chunks(raw_dir.absolute())

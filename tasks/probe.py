@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tasks import corruptions, metrics, stage
+from tasks import corruptions, metrics, seals, stage, tables
 from tasks.parallel import available_processors
 from tasks.progress import Progress
 
@@ -70,7 +69,8 @@ def probe(
     from tasks import engines, keras_files, records
 
     columns = ["id", "path", "split", "label", "predicted", "probability"]
-    rows = pq.read_table(predictions_path, columns=columns, use_threads=False).to_pylist()
+    seals.check(tfrecords_dir)
+    rows = tables.read_table(predictions_path, columns).to_pylist()
     explained, probed = choose_explained(rows), choose_probed(rows)
     classifier, labels = keras_files.load_model(classifier_path), records.read_labels(tfrecords_dir)
     overlays = explain(classifier, labels, explained, tfrecords_dir)
@@ -78,7 +78,7 @@ def probe(
     robustness = measure(runner, labels, probed, tfrecords_dir) | {"split_images": len(rows)}
     with stage.whole_file(explanations_out) as unfinished:
         table = [row | {"overlay": overlays[row["id"]]} for row in explained]
-        pq.write_table(pa.Table.from_pylist(table, EXPLANATIONS), unfinished)
+        tables.write_table(pa.Table.from_pylist(table, EXPLANATIONS), unfinished)
     with stage.whole_file(robustness_out) as unfinished:  # in its order, from mild to strong
         unfinished.write_text(json.dumps(robustness, indent=2) + "\n", encoding="utf-8")
     _log_outcome(len(explained), robustness, explanations_out, robustness_out)

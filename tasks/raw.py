@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks import seals, tables
 from tasks.stage import PawlineError
 
 SCHEMA = pa.schema(
@@ -46,7 +47,7 @@ class RawRecord(NamedTuple):
 
 
 def write_shards(records: Iterable[RawRecord], out_dir: Path) -> int:
-    """Write the records, in their order, to `raw-00000.parquet` and so on; return how many there were."""
+    """Write the records, in their order, to `raw-00000.parquet` and so on, and a seal; return how many there were."""
     shard = _Shards(out_dir)
     group: list[RawRecord] = []
     group_bytes = count = 0
@@ -60,6 +61,7 @@ def write_shards(records: Iterable[RawRecord], out_dir: Path) -> int:
     if group:
         shard.write(group, group_bytes)
     shard.close()
+    seals.seal(out_dir, {path.name: tables.footer_digest(path) for path in shard_paths(out_dir)})
     return count
 
 
@@ -80,38 +82,36 @@ class Chunk(NamedTuple):
 
 
 def list_chunks(raw_dir: Path) -> list[Chunk]:
-    """Return the row groups of all shards in order, from the shards' footers."""
+    """Return the row groups of all shards in order, from the shards' footers, which are those that were written."""
+    seals.check(raw_dir, digest=tables.footer_digest)
     return [
         Chunk(shard, group, footer.row_group(group).num_rows)
         for shard in shard_paths(raw_dir)
-        for footer in [pq.read_metadata(shard)]
+        for footer in [tables.read_footer(shard)]
         for group in range(footer.num_row_groups)
     ]
 
 
 def read_chunk(chunk: Chunk) -> Iterator[RawRecord]:
     """Yield a row group's records."""
-    with pq.ParquetFile(chunk.shard) as file:
-        yield from _records(file, chunk.row_group)
+    yield from _records(chunk.shard, chunk.row_group)
 
 
 def read_shard(shard: Path) -> Iterator[RawRecord]:
     """Yield a shard's records, holding one row group in memory."""
-    with pq.ParquetFile(shard) as file:
-        for group in range(file.num_row_groups):
-            yield from _records(file, group)
+    for group in range(tables.read_footer(shard).num_row_groups):
+        yield from _records(shard, group)
 
 
-def _records(file: pq.ParquetFile, group: int) -> Iterator[RawRecord]:
-    table = file.read_row_group(group, RawRecord._fields, use_threads=False)
+def _records(shard: Path, group: int) -> Iterator[RawRecord]:
+    table = tables.read_row_group(shard, group, RawRecord._fields)
     for row in zip(*(table.column(name) for name in RawRecord._fields), strict=True):
         yield RawRecord(*(value.as_py() for value in row))
 
 
 def read_candidates(chunk: Chunk) -> list[Candidate]:
     """Read what a row group says of its files; their bytes are not touched."""
-    with pq.ParquetFile(chunk.shard) as file:
-        table = file.read_row_group(chunk.row_group, Candidate._fields, use_threads=False)
+    table = tables.read_row_group(chunk.shard, chunk.row_group, Candidate._fields)
     return [Candidate(*row) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]
 
 
@@ -136,8 +136,7 @@ def read_contents(wanted: Wanted) -> Iterator[bytes]:
     Raises:
         PawlineError: They are not those that were ingested.
     """
-    with pq.ParquetFile(wanted.chunk.shard) as file:
-        table = file.read_row_group(wanted.chunk.row_group, ["id", "content"], use_threads=False)
+    table = tables.read_row_group(wanted.chunk.shard, wanted.chunk.row_group, ["id", "content"])
     for row in wanted.rows:
         content: bytes = table["content"][row].as_py()
         if hashlib.sha256(content).hexdigest() != table["id"][row].as_py():
@@ -157,7 +156,9 @@ class _Shards:
             self.close()
             path = self._out_dir / f"raw-{self._number:05d}.parquet"
             # Photos are compressed already: a codec would cost time and save nothing.
-            self._writer = pq.ParquetWriter(path, SCHEMA, compression="none", use_dictionary=["label", "split"])
+            self._writer = pq.ParquetWriter(
+                path, SCHEMA, compression="none", use_dictionary=["label", "split"], **tables.WRITTEN_WITH
+            )
             self._number, self._bytes = self._number + 1, 0
         columns = {name: list(column) for name, column in zip(RawRecord._fields, zip(*group, strict=True), strict=True)}
         columns["id"] = [hashlib.sha256(record.content).hexdigest() for record in group]

@@ -6,13 +6,12 @@ index), `id` (SHA-256 of the original bytes) and `path`.
 Writing does without TensorFlow, which takes seconds to import.
 """
 
-import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import google_crc32c
 import numpy as np
@@ -140,13 +139,24 @@ class Example(NamedTuple):
 
 
 def scan_shard(shard: Path) -> Iterator[Example]:
-    """Yield a shard's examples, their images left where they are; the shard is whole."""
-    with shard.open("rb") as file:
+    """Yield a shard's examples, their images left where they are.
+
+    Raises:
+        PawlineError: The shard is damaged.
+    """
+    with stage.reading(shard), shard.open("rb") as file:
         while header := file.read(struct.calcsize(LENGTH)):
+            _check(file, header)  # before so many bytes are asked for
             [length] = struct.unpack(LENGTH, header)
-            start = file.seek(CHECKSUM_BYTES, os.SEEK_CUR)
-            yield Example(**_parse(file.read(length)), shard=shard, start=start, length=length)
-            file.seek(CHECKSUM_BYTES, os.SEEK_CUR)
+            start, example = file.tell(), file.read(length)
+            _check(file, example)
+            yield Example(**_parse(example), shard=shard, start=start, length=length)
+
+
+def _check(file: BinaryIO, content: bytes) -> None:
+    """Compare content with the checksum behind it."""
+    if file.read(CHECKSUM_BYTES) != _masked_crc32c(content):
+        raise ValueError("a checksum is another")
 
 
 def _parse(example: bytes) -> dict[str, Any]:
@@ -209,7 +219,11 @@ def read_examples(examples: Sequence[Example], positions: Iterable[int]) -> Batc
 
 
 def read_shard(shard: Path) -> Iterator[Batch]:
-    """Yield a shard's examples in order, in batches of at most `BATCH_SIZE`."""
+    """Yield a shard's examples in order, in batches of at most `BATCH_SIZE`.
+
+    Raises:
+        PawlineError: The shard is damaged: TensorFlow looks at the checksums.
+    """
     from tasks.quiet_tf import tf
 
     spec = {key: tf.io.FixedLenFeature((), tf.string) for key in ("image", "id", "path")}
@@ -220,9 +234,10 @@ def read_shard(shard: Path) -> Iterator[Batch]:
         return example | {"image": tf.io.decode_png(example["image"], channels=3)}
 
     dataset = tf.data.TFRecordDataset(str(shard)).map(parse, num_parallel_calls=2, deterministic=True)
-    for batch in dataset.batch(BATCH_SIZE).prefetch(2).as_numpy_iterator():
-        texts = ([value.decode() for value in batch[key]] for key in ("id", "path"))
-        yield Batch(batch["image"], batch["label"], *texts)
+    with stage.reading(shard):
+        for batch in dataset.batch(BATCH_SIZE).prefetch(2).as_numpy_iterator():
+            texts = ([value.decode() for value in batch[key]] for key in ("id", "path"))
+            yield Batch(batch["image"], batch["label"], *texts)
 
 
 def read_labels(tfrecords_dir: Path) -> list[str]:

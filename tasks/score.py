@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tasks import stage
+from tasks import stage, tables
 from tasks.images import decode_upright, resize_square
 from tasks.metrics import probs_of_classes
 from tasks.params import ImageParams, load_section
@@ -54,7 +53,7 @@ class Classifier(NamedTuple):
 
 def score(*, raw_dir: Path, photos_path: Path, models_dir: Path, answers_out: Path, latencies_out: Path) -> None:
     """Let every model answer every photo, then time single photos, the models in turn."""
-    labels = {row["path"]: row for row in pq.read_table(photos_path, use_threads=False).to_pylist()}
+    labels = {row["path"]: row for row in tables.read_table(photos_path).to_pylist()}
     classifiers = [load_classifier(folder) for folder in sorted(models_dir.iterdir())]
     rows: list[dict[str, Any]] = []
     timed: list[Squares] = []
@@ -70,7 +69,7 @@ def score(*, raw_dir: Path, photos_path: Path, models_dir: Path, answers_out: Pa
         raise PawlineError(f"{len(labels) - len(rows)} photos are not in {raw_dir}: `dvc checkout` or `dvc repro`")
     latencies = time_single_photos(classifiers, timed[:TIMED_PHOTOS])
     with stage.whole_file(answers_out) as unfinished:
-        pq.write_table(pa.Table.from_pylist(rows), unfinished)
+        tables.write_table(pa.Table.from_pylist(rows), unfinished)
     with stage.whole_file(latencies_out) as unfinished:
         stage.write_json(latencies, unfinished)
     shown = ", ".join(f"{name} {latency:.1f} ms a photo" for name, latency in latencies.items())

@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,9 @@ from typing import Any
 
 SECONDS_TO_UNWIND = 3.0
 TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h
+FACTS_DIGEST = "facts_sha256"  # in a JSON file that leaves the project: of all that it says beside
+SEAL = "digests.json"  # in an output folder: see tasks/seals.py
+DAMAGE_ERRNOS = (None, errno.EIO, errno.EINVAL)  # of an OSError about a file that is not what it was
 SCRATCH = Path(".pawline")  # unfinished work, so that an interrupted stage carries on; never an input of a stage
 # What can give way below a program: how it is called, and what cures it.
 GIVES_WAY = {
@@ -209,13 +212,15 @@ def digest_inputs(facts: object, *folders: Path) -> str:
 
     Args:
         facts: Parameters and the like, as JSON values.
-        folders: Their files are digested, and so are the project's modules imported so far and library versions.
+        folders: Their files are digested, and so are the project's modules imported so far and library versions. Of a
+            folder with a seal, which the stage has checked, that stands for the files.
     """
     libraries = {name: importlib.metadata.version(name) for name in ("keras", "numpy", "openvino")}
     digest = hashlib.sha256(json.dumps([facts, libraries], sort_keys=True).encode())
     specs = [getattr(module, "__spec__", None) for module in sys.modules.values()]
     code = sorted(Path(spec.origin) for spec in specs if spec and spec.origin and spec.name.startswith("tasks."))
-    for path in [*code, *(path for folder in folders for path in sorted(folder.iterdir()))]:
+    sealed = ([folder / SEAL] if (folder / SEAL).exists() else sorted(folder.iterdir()) for folder in folders)
+    for path in [*code, *(path for paths in sealed for path in paths)]:
         with path.open("rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
@@ -227,15 +232,52 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say in one line that a file of ours is damaged, whatever library found that out in the block, and how.
+
+    Raises:
+        PawlineError: It cannot be read for what it is.
+    """
+    try:
+        yield
+    except (PawlineError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno not in DAMAGE_ERRNOS:
+            raise
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise damaged(path, f"{type(error).__name__}: {said[:200]}") from error
+
+
+def damaged(path: Path, why: str) -> PawlineError:
+    """Return the error about a file of ours that is not what it was."""
+    return PawlineError(f"{path} is damaged ({why}): `pawline verify` says what else is, and how to get it back")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    with reading(path):
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise TypeError("it is no JSON object")
     return found
+
+
+def facts_digest(facts: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of some facts, but for the one that says what it is."""
+    said = {name: fact for name, fact in facts.items() if name != FACTS_DIGEST}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def write_json(value: object, path: Path) -> None:
     """Write JSON with sorted keys, for people and for diffs."""
-    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(as_json(value), encoding="utf-8")
+
+
+def as_json(value: object) -> str:
+    """Return the text that `write_json` writes."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _remove(path: Path) -> None:

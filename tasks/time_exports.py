@@ -32,13 +32,16 @@ def time_exports(*, export_dir: Path, out: Path) -> None:
     """Time every export of a folder, each by itself: the threads of another library would wait busily and slow it.
 
     Raises:
-        PawlineError: An export is missing.
+        PawlineError: An export is missing, or is not what was exported.
     """
     facts = stage.read_json(export_dir / "export.json")
     paths = {name: export_dir / figures["path"] for name, figures in facts["formats"].items()}
     missing = next((path for path in paths.values() if not path.exists()), None)
     if missing is not None:
         raise PawlineError(f"{missing} is missing: `dvc checkout {export_dir}` or `dvc repro export`")
+    for name, digest in facts.get("sha256", {}).items():
+        if stage.sha256_of(export_dir / name) != digest:
+            raise stage.damaged(export_dir / name, "its SHA-256 is another")
     photo = _noise(facts["image"]["size_px"])
     latencies = {}
     with Progress("time", total=len(paths), unit="formats") as progress:

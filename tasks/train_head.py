@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tasks import stage, workers
+from tasks import seals, stage, workers
 from tasks.environment import write_environment
 from tasks.feature_store import read_manifest
 from tasks.params import AUTO, ComputeParams, TrainHeadParams, load_section
@@ -34,6 +34,8 @@ def train_head(
     """
     from tasks import curves, heads, keras_files, model, strategy, training, witness
 
+    for folder in (features_dir, backbone_dir):
+        seals.check(folder)
     manifest = read_manifest(features_dir)
     labels = manifest["labels"]
     output = output_for(params.output, len(labels))
@@ -61,6 +63,7 @@ def train_head(
             summary = {"labels": labels, "output": output, "witness": record} | curves.outcome(history, params)
             stage.write_json(summary | strategy.trained_by(head), unfinished / "summary.json")
             write_environment(unfinished)
+            seals.seal(unfinished)
     log.info(
         "train_head: best epoch %d, validation accuracy %.4f, loss %.4f; %d frozen tensors unmoved; in %s",
         *(best["epoch"], best["val_accuracy"], best["val_loss"], record["frozen_tensors"], stage1_dir),

@@ -1,5 +1,9 @@
-"""The whole state of a training after an epoch: kept, and taken up by a run that carries on."""
+"""The whole state of a training after an epoch: kept, and taken up by a run that carries on.
 
+The file begins with the SHA-256 of what follows, NumPy's arrays: a damaged state is not taken up.
+"""
+
+import hashlib
 import io
 import json
 import logging
@@ -16,13 +20,15 @@ from tasks.strategy import Replicas
 
 log = logging.getLogger(__name__)
 
-FILE_NAME = "state.npz"
+FILE_NAME = "state"
+DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def keep(model: Model, history: History, best: list[np.ndarray], scratch: Path) -> None:
     """Write the state of the last finished epoch."""
     with whole_file(scratch / FILE_NAME) as unfinished:
-        np.savez(unfinished, **_arrays(model, history, best))
+        content = _packed(_arrays(model, history, best))
+        unfinished.write_bytes(hashlib.sha256(content).digest() + content)
 
 
 def resume(
@@ -32,10 +38,9 @@ def resume(
 
     Where several replicas train, all take up the chief's state, the one before the first epoch included.
     """
-    kept = None if scratch is None else scratch / FILE_NAME
-    content = kept.read_bytes() if kept and kept.exists() else b""
+    content = b"" if scratch is None else _read(scratch / FILE_NAME)
     if replicas:
-        content = replicas.from_chief(content or _packed(model))
+        content = replicas.from_chief(content or _packed(_arrays(model, History(), values_of(model.weights))))
     if not content:
         return History(), values_of(model.weights)
     with np.load(io.BytesIO(content)) as arrays:
@@ -75,7 +80,18 @@ def _arrays(model: Model, history: History, best: list[np.ndarray]) -> dict[str,
     return arrays
 
 
-def _packed(model: Model) -> bytes:
+def _packed(arrays: dict[str, Any]) -> bytes:
     packed = io.BytesIO()
-    np.savez(packed, **_arrays(model, History(), values_of(model.weights)))
+    np.savez(packed, **arrays)
     return packed.getvalue()
+
+
+def _read(path: Path) -> bytes:
+    """Return the arrays that were kept; nothing if there are none, or they are not what was kept."""
+    content = path.read_bytes() if path.exists() else b""
+    digest, arrays = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+    if hashlib.sha256(arrays).digest() == digest:
+        return arrays
+    if path.exists():
+        log.warning("%s is damaged: the training begins anew", path)
+    return b""

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from tasks import tables
 from tasks.close_hashes import Hashes
 from tasks.images import Verdict
+from tasks.stage import PawlineError
 
 log = logging.getLogger(__name__)
 
@@ -80,16 +81,15 @@ def write_known(verdicts: Mapping[str, Verdict], pairs: Hashes, folder: Path, ke
 
 
 def _write(table: Any, path: Path, key: str) -> None:  # noqa: ANN401 - pyarrow ships no types
-    # Checksums: what is taken over must be what was found.
-    pq.write_table(table.replace_schema_metadata({KEY: key}), path, compression="zstd", write_page_checksum=True)
+    tables.write_table(table.replace_schema_metadata({KEY: key}), path, compression="zstd")
 
 
 def _read(path: Path, key: str) -> Any:  # noqa: ANN401 - as above
     if not path.exists():
         return None
     try:
-        table = pq.read_table(path, use_threads=False, page_checksum_verification=True)
-    except (OSError, pa.ArrowInvalid) as error:
-        log.warning("%s is damaged (%s): made anew", path, str(error).splitlines()[0])
+        table = tables.read_table(path)
+    except PawlineError as error:
+        log.warning("%s; for now it is made anew", error)
         return None
     return table if (table.schema.metadata or {}).get(KEY) == key.encode() else None

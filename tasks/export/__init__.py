@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks import records, stage
+from tasks import records, seals, stage
 from tasks.export.replay import PATHS
 from tasks.params import ExportParams, ImageParams, PixelsParams, load_part, load_section
 from tasks.progress import Progress
@@ -63,6 +63,7 @@ def export(
     from tasks import quiet_tf  # noqa: F401 - before `formats` imports parts of TensorFlow, which are not quiet
     from tasks.export.formats import Exporter
 
+    seals.check(inputs.tfrecords_dir)
     classifier = _load_classifier(inputs.classifier_path, image)
     formats = [name for name in NAMES if name in params.formats]
     with stage.whole_dir(export_dir) as unfinished:
@@ -84,6 +85,7 @@ def export(
             "refused": refused,
             "sha256": {path.relative_to(unfinished).as_posix(): stage.sha256_of(path) for path in _files(unfinished)},
         }
+        facts[stage.FACTS_DIGEST] = stage.facts_digest(facts)
         stage.write_json(facts, unfinished / "export.json")
     _log_outcome(facts, export_dir)
 

@@ -1,5 +1,6 @@
 """Exports, loaded as those who get them would load them, and run."""
 
+import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tasks import untrusted
 from tasks.parallel import available_processors
 from tasks.runtimes import onnxruntime, openvino_core
 from tasks.silence import silence
@@ -81,10 +83,20 @@ def _open_keras(path: Path) -> Replay:
     return replay_keras(keras_files.load_model(path))
 
 
+def _load_saved_model(path: Path) -> "Model":
+    from tasks.quiet_tf import tf
+
+    with untrusted.looking_into(path):
+        graph = importlib.import_module("tensorflow.core.protobuf.saved_model_pb2").SavedModel()
+        graph.ParseFromString((path / "saved_model.pb").read_bytes())
+        untrusted.check_graph(graph)
+        return tf.saved_model.load(str(path))
+
+
 def _open_saved_model(path: Path) -> Replay:
     from tasks.quiet_tf import tf
 
-    loaded = tf.saved_model.load(str(path))
+    loaded = _load_saved_model(path)
     signature = loaded.signatures[SERVING]
 
     def replay(photos: Photos) -> Answers:
@@ -98,7 +110,7 @@ def _open_saved_model(path: Path) -> Replay:
 def _open_from_bytes(path: Path) -> Replay:
     from tasks.quiet_tf import tf
 
-    loaded = tf.saved_model.load(str(path))
+    loaded = _load_saved_model(path)
     signature = loaded.signatures[FROM_BYTES]
     columns = signature.structured_outputs[ANSWER].shape[1]
 
@@ -138,6 +150,9 @@ def _open_openvino(path: Path) -> Replay:
 
 
 def _open_onnx(path: Path) -> Replay:
+    with untrusted.looking_into(path):
+        model = importlib.import_module("onnx").load(path, load_external_data=False)
+        untrusted.check_onnx(model)
     options = onnxruntime().SessionOptions()
     options.intra_op_num_threads = available_processors()
     options.log_severity_level = 3  # errors

@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from tasks import stage
+from tasks import seals, stage, tables
 from tasks.image_table import SPLITS, read_images
 from tasks.report.answer import compare, read_context
 from tasks.report.data import data_facts, label_error_facts
@@ -85,8 +83,15 @@ def report(*, inputs: ReportInputs, report_out: Path, summary_out: Path) -> None
     for path in (*inputs.places().values(), inputs.context_path):
         if not path.exists():
             raise stage.PawlineError(f"{path} is missing: run `dvc repro` first")
-    facts = collect(inputs)
-    with stage.whole_file(report_out) as page, stage.whole_file(summary_out) as summary:
+    for folder in (inputs.backbone_dir, inputs.stage1_dir, inputs.stage2_dir, inputs.plots_dir):
+        seals.check(folder)
+    # What has no checksum of its own is the metrics.
+    with (
+        stage.reading(inputs.metrics_dir),
+        stage.whole_file(report_out) as page,
+        stage.whole_file(summary_out) as summary,
+    ):
+        facts = collect(inputs)
         page.write_text(render_page(facts), encoding="utf-8")
         summary.write_text(render_summary(facts), encoding="utf-8")
     evaluation = facts["evaluation"]
@@ -103,7 +108,7 @@ def collect(inputs: ReportInputs) -> dict[str, Any]:
     export = stage.read_json(inputs.export_dir / "export.json")
     context = read_context(inputs.context_path, export["classifier_sha256"])
     rows = read_images(inputs.images_path)
-    predictions = pq.read_table(inputs.predictions_path, use_threads=False)
+    predictions = tables.read_table(inputs.predictions_path)
     training = training_facts(inputs.stage1_dir, inputs.stage2_dir, context.stages)
     facts: dict[str, Any] = {
         "context": context,

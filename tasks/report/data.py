@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from tasks import gallery, stage
+from tasks import gallery, stage, tables
 from tasks.image_table import ImageRow
 from tasks.report import figures_data
 from tasks.slices import SQUARE_WITHIN
@@ -60,7 +59,7 @@ def size_facts(kept: Sequence[ImageRow]) -> dict[str, Any]:
 
 def label_error_facts(table_path: Path, metrics_path: Path) -> dict[str, Any]:
     """Return the likely label errors, the likeliest first, and how they were found."""
-    table = pq.read_table(table_path, use_threads=False)
+    table = tables.read_table(table_path)
     found = stage.read_json(metrics_path)
     accuracy = found["out_of_fold_accuracy"]
     return {

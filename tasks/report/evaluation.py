@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from tasks import tables
 from tasks.report import figures, figures_evaluation
 from tasks.report.figures_evaluation import Measured
 from tasks.slices import Slice, slices
@@ -106,7 +106,7 @@ def calibration_facts(plots_dir: Path, evaluation: Mapping[str, Any]) -> dict[st
 
 def slice_facts(predictions: pa.Table, images_path: Path, accuracy: float) -> dict[str, Any]:
     """Return the accuracy on parts of the evaluated split, by what they have in common, and which are weak."""
-    parts = slices(predictions, pq.read_table(images_path, use_threads=False))
+    parts = slices(predictions, tables.read_table(images_path))
     weak = [part for part in parts if part.is_clearly_below(accuracy)]
     shown = parts if len(parts) <= MOST_SLICES else [part for part in parts if part.by != "class" or part in weak]
     grouped: list[tuple[str, list[Slice]]] = [(by, list(group)) for by, group in groupby(shown, lambda part: part.by)]

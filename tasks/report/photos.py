@@ -4,15 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from tasks import gallery
+from tasks import gallery, tables
 from tasks.image_table import ImageRow
 
 
 def explanation_facts(explanations_path: Path) -> dict[str, Any]:
     """Return the surest wrong answers and the least sure right ones, each with its Grad-CAM overlay."""
-    rows = pq.read_table(explanations_path, use_threads=False).to_pylist()
+    rows = tables.read_table(explanations_path).to_pylist()
     explained = [row | {"overlay": gallery.shrink(row["overlay"])} for row in rows]
     return {f"{kind}_answers": [row for row in explained if row["kind"] == kind] for kind in ("wrong", "unsure")}
 

@@ -17,7 +17,7 @@ from inference.classifier import load
 from inference.engines import Engine, Precision
 from tasks.images import UndecodableError
 from tasks.parallel import available_processors
-from tasks.stage import PawlineError
+from tasks.stage import FACTS_DIGEST, PawlineError, facts_digest
 from tests.inference.running import LABELS, picture
 
 
@@ -29,7 +29,8 @@ def export_dir(colours: Path, tmp_path: Path) -> Path:
 
 def change_facts(export_dir: Path, **changes: object) -> None:
     path = export_dir / "export.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    facts = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(facts | {FACTS_DIGEST: facts_digest(facts)}))
 
 
 @pytest.mark.parametrize(

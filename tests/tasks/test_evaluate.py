@@ -16,6 +16,7 @@ from tasks import calibration, metrics, records
 from tasks.evaluate import predict
 from tasks.fine_tune import FineTuneInputs, fine_tune
 from tasks.runtimes import openvino_core
+from tasks.stage import SEAL
 from tasks.train_head import train_head
 from tests.tasks.conftest import (
     FEATURES,
@@ -149,11 +150,11 @@ def test_without_a_test_split_validation_is_used_and_said(
 ) -> None:
     caplog.set_level("INFO")
     made = Run(workdir / "made")
-    shutil.copytree(small_run.tfrecords_dir, made.tfrecords_dir, ignore=shutil.ignore_patterns("*-test.*"))
+    shutil.copytree(small_run.tfrecords_dir, made.tfrecords_dir, ignore=shutil.ignore_patterns("*-test.*", SEAL))
     info = json.loads((made.tfrecords_dir / "dataset_info.json").read_text())
     info["splits"] = [split for split in info["splits"] if split["name"] != "test"]
     (made.tfrecords_dir / "dataset_info.json").write_text(json.dumps(info))
-    shutil.copytree(small_run.features_dir, made.features_dir, ignore=shutil.ignore_patterns("test-*"))
+    shutil.copytree(small_run.features_dir, made.features_dir, ignore=shutil.ignore_patterns("test-*", SEAL))
     shutil.copytree(small_run.models_dir, made.models_dir)
     make_evaluation(made, made)
     assert figures(made)["split"] == "val"

@@ -15,7 +15,7 @@ import pytest
 from tasks import backbones, keras_files, model
 from tasks.backbone import read_weights
 from tasks.fine_tune import FineTuneInputs, fine_tune
-from tasks.stage import PawlineError
+from tasks.stage import SEAL, PawlineError
 from tests.conftest import ROOT
 from tests.tasks.conftest import FINE_TUNE, UNFROZEN_LAYERS, Run, changed
 
@@ -40,7 +40,7 @@ def run_stage(small_run: Run, folder: Path, stage1_dir: Path | None = None, **va
 
 def features_cut_for(small_run: Run, features_dir: Path, unfrozen_layers: object) -> None:
     """The features as another spelling of the same layers, or none (0 and 0.001), would have left them."""
-    shutil.copytree(small_run.features_dir, features_dir)
+    shutil.copytree(small_run.features_dir, features_dir, ignore=shutil.ignore_patterns(SEAL))
     manifest = json.loads((features_dir / "manifest.json").read_text())
     manifest["unfrozen_layers"] = unfrozen_layers
     if unfrozen_layers in (0, 0.001):
@@ -88,7 +88,7 @@ def test_a_stage_2_that_is_no_better_is_discarded(
 ) -> None:
     caplog.set_level("INFO")
     stage1_dir = workdir / "stage1"
-    shutil.copytree(small_run.stage1_dir, stage1_dir)
+    shutil.copytree(small_run.stage1_dir, stage1_dir, ignore=shutil.ignore_patterns(SEAL))
     stage1 = json.loads((stage1_dir / "summary.json").read_text())
     stage1["best"] |= {"val_accuracy": 1.0, "val_loss": 0.0}  # not to be beaten
     (stage1_dir / "summary.json").write_text(json.dumps(stage1))
@@ -108,7 +108,7 @@ def test_a_stage_2_that_is_no_better_is_discarded(
 
 def test_a_stage_2_that_is_better_is_selected(small_run: Run, workdir: Path) -> None:
     stage1_dir = workdir / "stage1"
-    shutil.copytree(small_run.stage1_dir, stage1_dir)
+    shutil.copytree(small_run.stage1_dir, stage1_dir, ignore=shutil.ignore_patterns(SEAL))
     stage1 = json.loads((stage1_dir / "summary.json").read_text())
     stage1["best"] |= {"val_accuracy": 0.0}
     (stage1_dir / "summary.json").write_text(json.dumps(stage1))
@@ -131,6 +131,7 @@ def test_no_layers_no_stage_2(
         "metrics.json",
         "summary.json",
         "environment.json",
+        "digests.json",
     }
     stage1 = json.loads((small_run.stage1_dir / "metrics.json").read_text())
     assert figures_of(workdir) == {"selected": "stage1"} | {name: stage1[name] for name in ("val_accuracy", "val_loss")}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks import reuse
+from tasks import reuse, seals
 from tasks.reuse import Output
 from tests.conftest import ROOT
 
@@ -19,7 +19,7 @@ def output(tmp_path: Path) -> Output:
     made = Output(tmp_path / "out", tmp_path / "out.json")
     made.folder.mkdir()
     (made.folder / "1.npy").write_bytes(b"one")
-    reuse.write_record(made, "key", {"photos": reuse.digests_of([made.folder / "1.npy"])})
+    reuse.write_record(made, "key", {"photos": seals.digests_of([made.folder / "1.npy"])})
     return made
 
 
@@ -60,8 +60,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Output:
     """A DVC project of one stage, its output made and removed, as DVC does before it runs the stage again."""
     output = Output(tmp_path / "data" / "out", tmp_path / "data" / "out.json")
     monkeypatch.chdir(tmp_path)
-    program = "from pathlib import Path; from tasks import reuse; out = Path('data/out'); out.mkdir(parents=True); "
-    program += "(out / '1.npy').write_bytes(b'one'); made = {'photos': reuse.digests_of([out / '1.npy'])}; "
+    program = "from pathlib import Path; from tasks import reuse, seals; out = Path('data/out'); "
+    program += "out.mkdir(parents=True); "
+    program += "(out / '1.npy').write_bytes(b'one'); made = {'photos': seals.digests_of([out / '1.npy'])}; "
     program += "reuse.write_record(reuse.Output(out, Path('data/out.json')), 'key', made)"
     Path("make.py").write_text(program)
     described = {"cmd": f"{sys.executable} make.py", "deps": ["make.py"], "outs": ["data/out", "data/out.json"]}

@@ -18,7 +18,7 @@ from tasks.curves import History
 from tasks.fine_tune import FineTuneInputs, fine_tune
 from tasks.params import ComputeParams, TrainHeadParams
 from tasks.quiet_tf import Model
-from tasks.stage import PawlineError
+from tasks.stage import SEAL, PawlineError
 from tasks.train_head import train_head
 from tests.conftest import ROOT
 from tests.tasks.conftest import COMMITTED, FINE_TUNE, TRAIN_HEAD, Run, changed
@@ -128,7 +128,7 @@ def test_a_killed_worker_ends_the_training_and_the_next_run_carries_on(small_run
 def test_two_workers_fine_tune_what_one_does(small_run: Run, workdir: Path) -> None:
     """Folded kernels, in float32; the chief alone writes."""
     stage1_dir = workdir / "models/stage1"
-    shutil.copytree(small_run.stage1_dir, stage1_dir)
+    shutil.copytree(small_run.stage1_dir, stage1_dir, ignore=shutil.ignore_patterns(SEAL))
     keras_files.save_model(without_dropout(small_run), stage1_dir / "head.keras")
     options: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 0.001, "epochs": 2}
     inputs = FineTuneInputs(small_run.features_dir, stage1_dir, small_run.backbone_dir)

@@ -10,7 +10,7 @@ import pytest
 
 from tasks import heads, keras_files
 from tasks.heads import Output
-from tasks.stage import PawlineError
+from tasks.stage import SEAL, PawlineError
 from tasks.train_head import output_for, train_head
 from tests.tasks.conftest import TRAIN_HEAD, Run, changed
 
@@ -25,6 +25,7 @@ def test_outputs(small_run: Run) -> None:
         "metrics.json",
         "summary.json",
         "environment.json",
+        "digests.json",
     }
     summary = json.loads((small_run.stage1_dir / "summary.json").read_text())
     manifest = json.loads((small_run.features_dir / "manifest.json").read_text())
@@ -82,7 +83,7 @@ def test_features_of_another_backbone_are_refused(small_run: Run, workdir: Path)
     features_dir = workdir / "features"
     features_dir.mkdir()
     for path in small_run.features_dir.iterdir():
-        if "boundary" not in path.name:
+        if "boundary" not in path.name and path.name != SEAL:
             (features_dir / path.name).write_bytes(path.read_bytes())
     manifest = json.loads((features_dir / "manifest.json").read_text()) | {"backbone_digest": "0" * 64}
     (features_dir / "manifest.json").write_text(json.dumps(manifest))

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from flows.commands.predict import predict_command
 from inference import models
-from tasks.stage import PawlineError
+from tasks.stage import FACTS_DIGEST, PawlineError, facts_digest
 from tests.inference.conftest import colours as colours  # the fixture
 from tests.inference.running import picture
 
@@ -164,8 +164,8 @@ def test_a_share_is_no_percentage(folder: Path) -> None:
 
 
 def test_classes_that_would_share_a_folder_are_refused(folder: Path) -> None:
-    facts = json.loads(Path("export/export.json").read_text())
-    Path("export/export.json").write_text(json.dumps(facts | {"labels": ["red", "unsure", "unreadable"]}))
+    facts = json.loads(Path("export/export.json").read_text()) | {"labels": ["red", "unsure", "unreadable"]}
+    Path("export/export.json").write_text(json.dumps(facts | {FACTS_DIGEST: facts_digest(facts)}))
     assert "has a class named unsure, which would not be told" in refusal("--unsure-below", "0.9", "photos")
     assert refusal("--sort", "sorted", "photos").startswith("--sort: the class unreadable would share a folder with")
     assert not Path("sorted").exists()

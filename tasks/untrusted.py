@@ -1,0 +1,186 @@
+"""What may be in a file that Keras or h5py is to read: tensors, and layers that Pawline builds. Nothing that is code.
+
+Keras refuses much of this itself, each version a little more; what is said here holds whatever its version.
+"""
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from tasks import stage
+from tasks.stage import PawlineError
+
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"
+MEMBERS = {CONFIG, "metadata.json", WEIGHTS}
+# In a model's configuration: what the eight backbones and the head are made of.
+ALLOWED = {
+    *("Activation", "Add", "AveragePooling2D", "BatchNormalization", "Concatenate", "Conv2D", "Cropping2D", "Dense"),
+    *("DepthwiseConv2D", "Dropout", "Functional", "GlobalAveragePooling2D", "GlobalMaxPooling2D", "InputLayer"),
+    *("MaxPooling2D", "Multiply", "Normalization", "ReLU", "Rescaling", "Reshape", "ZeroPadding2D"),
+    *("DTypePolicy", "GlorotUniform", "Ones", "VarianceScaling", "Zeros", "__keras_tensor__"),
+}
+# What lets a graph of TensorFlow reach out of it: Python, files, the network. Saving and restoring its own variables is
+# in every SavedModel.
+REACHES_OUT = re.compile(
+    r"PyFunc|ReadFile|WriteFile|MatchingFiles|TextFile|Reader|Dataset|Summary|Print|Rpc|Library|Dump"
+)
+MOST_TIMES = 100  # larger than its bytes in the file may nothing be
+SMALL_BYTES = 1 << 20  # but for what is small anyway
+
+
+class RefusedError(ValueError):
+    """A file holds what has no business in it."""
+
+
+@contextmanager
+def looking_into(path: Path) -> Iterator[None]:
+    """Say in one line what is wrong with a file that is looked into in the block.
+
+    Raises:
+        PawlineError: It is refused, or cannot be read for what it is.
+    """
+    try:
+        with stage.reading(path):
+            yield
+    except PawlineError as error:
+        if isinstance(error.__cause__, RefusedError):
+            raise PawlineError(f"{path} is refused: {error.__cause__}") from None
+        raise
+
+
+def check_archive(path: Path, *, as_model: bool = True) -> None:
+    """Look into a `.keras` file: its members, its weights and, if it is taken as a model, what its layers are.
+
+    Raises:
+        RefusedError: It holds anything else.
+    """
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if sorted(names) != sorted(MEMBERS):
+            strange = sorted(set(names) ^ MEMBERS) or sorted(names)
+            raise RefusedError(f"not the members of a .keras file: {strange[0]!r}")
+        for member in archive.infolist():
+            _check_size(member.filename, member.file_size, member.compress_size)
+        contents = {name: archive.read(name) for name in names}  # to their ends: the checksums, too
+    if as_model:
+        check_config(json.loads(contents[CONFIG]))
+    with h5py.File(io.BytesIO(contents[WEIGHTS]), "r") as file:
+        check_tensors(file)
+
+
+def check_hdf5(path: Path) -> None:
+    """Look into a `.h5` file: its tensors and, if it holds a model, what its layers are.
+
+    Raises:
+        RefusedError: It holds anything else.
+    """
+    with h5py.File(path, "r") as file:
+        check_tensors(file)
+        if "model_config" in file.attrs:
+            check_config(json.loads(file.attrs["model_config"]))
+
+
+def check_config(config: Any) -> None:  # noqa: ANN401 - any JSON value
+    """Allow layers that Pawline builds, and what they are made of; a custom object or a lambda is none of them.
+
+    Raises:
+        RefusedError: There is another.
+    """
+    for described in _objects(config):
+        name, module = described["class_name"], described.get("module") or "keras"
+        if name not in ALLOWED or str(module).split(".")[0] not in ("keras", "builtins"):
+            raise RefusedError(f"a {name} is no layer that Pawline builds")
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - as above
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            if "class_name" in one:
+                yield one
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+
+
+def check_tensors(file: h5py.File) -> None:
+    """Allow groups, and numbers that lie in this very file.
+
+    Raises:
+        RefusedError: There is a link, or a dataset that lies elsewhere, holds no numbers or is larger than its bytes.
+    """
+    waiting, seen = [file["/"]], set()
+    while waiting:
+        group = waiting.pop()
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise RefusedError(f"{name} is a link out of its place")
+            item = group[name]
+            address = h5py.h5o.get_info(item.id).addr
+            if address in seen:
+                raise RefusedError(f"{name} is there twice")
+            seen.add(address)
+            if isinstance(item, h5py.Group):
+                waiting.append(item)
+            else:
+                _check_dataset(name, item)
+
+
+def check_graph(saved_model: Any) -> None:  # noqa: ANN401 - protobuf's messages have no types here
+    """Allow what computes in a SavedModel, as a message: not what runs Python or touches files.
+
+    Raises:
+        RefusedError: There is such an operation.
+    """
+    for node in _messages(saved_model, "NodeDef"):
+        if REACHES_OUT.search(node.op):
+            raise RefusedError(f"its graph has a {node.op}")
+
+
+def check_onnx(model: Any) -> None:  # noqa: ANN401 - as above
+    """Allow tensors that lie in an ONNX model itself, as a message.
+
+    Raises:
+        RefusedError: One lies in another file.
+    """
+    for tensor in _messages(model, "TensorProto"):
+        if tensor.data_location == tensor.EXTERNAL:
+            raise RefusedError(f"{tensor.name} lies in another file")
+
+
+def _messages(message: Any, name: str) -> Iterator[Any]:  # noqa: ANN401 - as above
+    """Yield all messages of a type that a message holds, however deep."""
+    waiting = [message]
+    while waiting:
+        one = waiting.pop()
+        if one.DESCRIPTOR.name == name:
+            yield one
+        for field, value in one.ListFields():
+            if field.type != field.TYPE_MESSAGE:
+                continue
+            if field.message_type.GetOptions().map_entry:
+                held = value.values()
+                waiting += [item for item in held if hasattr(item, "ListFields")]
+            else:
+                waiting += [value] if hasattr(value, "ListFields") else list(value)
+
+
+def _check_dataset(name: str, item: Any) -> None:  # noqa: ANN401 - h5py ships no types
+    if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "biufV" or item.dtype.fields:
+        raise RefusedError(f"{name} holds no numbers")
+    if item.external or item.is_virtual:
+        raise RefusedError(f"{name} lies in another file")
+    _check_size(name, item.nbytes, item.id.get_storage_size())
+
+
+def _check_size(name: str, claimed: int, stored: int) -> None:
+    if claimed > SMALL_BYTES and claimed > MOST_TIMES * stored:
+        raise RefusedError(f"{name} would be {claimed:,} bytes, of {stored:,} in the file")

@@ -1,0 +1,209 @@
+"""Damage to our own files that DVC, `pawline verify`, the registry and those who answer photos are to find."""
+
+import hashlib
+import random
+import re
+import shutil
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from inference.classifier import load
+from lineage.runs import WORKSPACE, Project, find_run
+from lineage.verify import verify
+from registry.champion import promote
+from registry.register import register
+from tasks import dvc_cache, params, time_exports
+from tasks.image_table import ImageRow, read_images, write_images
+from tasks.stage import PawlineError
+from tests.faults.conftest import Report, Tries
+from tests.faults.damage import WHOLE_FILE, Tally, contents, damaged
+from tests.faults.results import Fault
+from tests.faults.test_corrupt_files import FEATURES, files_of
+from tests.faults.test_corrupt_files import made_project as made_project  # the fixtures
+from tests.faults.test_corrupt_files import project as project
+from tests.flows.commands.test_models import logging_left_as_it_was
+from tests.plumbing import git
+from tests.test_pipeline import run, set_params
+
+
+def test_dvc_makes_anew_what_was_damaged(
+    project: Path, chance: random.Random, tries: Tries, report: Report, whole_suite_only: None
+) -> None:
+    """Files whose time or size says that they changed: nothing is lost, and the next `dvc repro` puts all back."""
+    outs = [project / out.path for locked in Project(project).lock(WORKSPACE).values() for out in locked.outs]
+    files = files_of(project, tuple(str(out.relative_to(project)) for out in outs))
+    expected, tally = contents(*outs, project / "dvc.lock"), Tally.empty()
+    for _ in range(tries(0, 6)):
+        done: list[str] = []
+        for path, kinds in chance.sample(files, 4):
+            with damaged(path, chance.choice(kinds), chance, put_back=False) as how:
+                done.append(how)
+        same = lambda: contents(*outs, project / "dvc.lock") == expected  # noqa: E731 - short
+        tally.note("; ".join(done), lambda: run(["dvc", "repro"], project) and None, same, ())
+    what = "four outputs at a time, damaged, before `dvc repro`"
+    report(Fault.CORRUPT_FILES, what, tries=tally.tries, held=tally.held, seen=tally.seen)
+    assert not tally.named
+
+
+def test_a_damaged_object_of_dvcs_cache_is_named_not_used(
+    project: Path, chance: random.Random, tries: Tries, report: Report, whole_suite_only: None
+) -> None:
+    """DVC checks objects of its cache out as they are: the stage that reads one says so, and then how to go on."""
+    held, seen, count = 0, [], tries(0, 3)
+    for number in range(count):
+        path = chance.choice([path for path in (project / FEATURES).iterdir() if "pooled" in path.name])
+        project_of = Project(project)
+        md5 = project_of.store.find_md5(project_of.lock(WORKSPACE), str(path.relative_to(project)))
+        assert md5 is not None
+        with damaged(project_of.store.object_path(md5), "flipped", chance) as how:
+            shutil.rmtree(project / FEATURES)
+            set_params(project, {"train_head.learning_rate": 0.001 + number / 1e6})
+            done = run(["dvc", "repro", "train_head"], project, check=False)
+            named = f"error: {path.relative_to(project)} is damaged (not what was written)" in done.stderr
+            links = [link for link in verify(Project(project), WORKSPACE) if link.status == "tampered"]
+            known = str(path.relative_to(project)) in {link.name for link in links}
+            held += done.returncode != 0 and named and known and "Traceback" not in done.stderr
+            seen.append(how)
+        run(["dvc", "checkout", "--force", "--quiet", FEATURES], project)
+        shutil.rmtree(project / FEATURES)
+        run(["dvc", "checkout", "--force", "--quiet", FEATURES], project)
+    what = "features damaged in DVC's cache, brought back by `dvc repro`, read by the next stage"
+    report(Fault.CORRUPT_FILES, what, tries=count, held=held, seen="named by the stage and by `pawline verify`")
+
+
+def test_verify_finds_whatever_was_damaged(project: Path, chance: random.Random, tries: Tries, report: Report) -> None:
+    """All outputs, Data Docs, metrics and exports among them, under the same time; of the cache, too."""
+    lock, store = Project(project).lock(WORKSPACE), Project(project).store
+    outs = [out for locked in lock.values() for out in locked.outs]
+    files = files_of(project, tuple(out.path for out in outs))
+    count, per_run, missed = tries(1, 8), 12, list[str]()
+    for _ in range(count):
+        with ExitStack() as stack:
+            chosen = chance.sample(files, per_run)
+            hows = {
+                str(path.relative_to(project)): stack.enter_context(
+                    damaged(path, chance.choice(kinds), chance, quietly=True)
+                )
+                for path, kinds in chosen
+            }
+            broken = {link.name for link in verify(Project(project), WORKSPACE) if not link.holds}
+            missed += [how for name, how in hows.items() if name not in broken]
+    assert store.cache_dir.is_dir()
+    tried = count * per_run
+    what = "outputs damaged under the same time, before `pawline verify`"
+    report(Fault.CORRUPT_FILES, what, tries=tried, held=tried - len(missed), seen="; ".join(missed[:5]))
+
+
+def test_no_flipped_bit_of_a_table_changes_what_is_read(
+    tmp_path: Path, chance: random.Random, tries: Tries, report: Report
+) -> None:
+    ids = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(60)]
+    rows = [ImageRow(id=one, path=f"cat/{one}.jpg", label="cat", width=int(one[:3], 16), bytes=7) for one in ids]
+    path = tmp_path / "images.parquet"
+    write_images(rows, path)
+    expected, content = read_images(path), path.read_bytes()
+    tally = Tally.empty()
+    bits = range(len(content) * 8)
+    found: list[list[ImageRow]] = []
+    for bit in chance.sample(bits, tries(500, 20_000)):
+        place, found[:] = bit // 8, []
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit % 8]) + content[place + 1 :])
+        tally.note(f"bit {bit}", lambda: found.append(read_images(path)), lambda: found == [expected], (path.name,))
+    what = "single bits of a Parquet table"
+    report(Fault.CORRUPT_FILES, what, tries=tally.tries, held=tally.held, seen=tally.seen)
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "dvc.lock"])
+def test_damaged_text_is_refused_in_a_line_or_says_what_it_says(
+    name: str, project: Path, chance: random.Random, tries: Tries, report: Report
+) -> None:
+    """A digit that became another is a change that git shows, and `pawline verify` too: nobody else can know."""
+    path, root, tally = project / name, project, Tally.empty()
+
+    def read() -> None:
+        if name == "params.yaml":
+            params.check_params(path)
+        else:
+            Project(root).lock(WORKSPACE)
+            dvc_cache.find_output(root, root / FEATURES)
+
+    for _ in range(tries(25, 400)):
+        with damaged(path, chance.choice(WHOLE_FILE), chance) as how:
+            tally.note(how, read, lambda: True, (name,))
+    what = f"a damaged {name}"
+    report(Fault.CORRUPT_FILES, what, tries=tally.tries, held=tally.held, seen=tally.seen)
+
+
+def test_a_damaged_export_answers_nothing_else(
+    project: Path, chance: random.Random, tries: Tries, report: Report
+) -> None:
+    """What `pawline predict` and `pawline serve` load; and what `pawline report` times, which is every format."""
+    folder, said = project / "models/export", list[float]()
+    photo = np.random.default_rng(0).integers(0, 256, (1, 96, 96, 3), np.uint8)
+
+    def answer() -> None:
+        said[:] = load(folder).probabilities(photo).ravel().tolist()
+
+    answer()
+    expected, tally = said[:], Tally.empty()
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    for number in range(tries(12, 60)):
+        said.clear()
+        path = files[number % len(files)]
+        with damaged(path, chance.choice(WHOLE_FILE), chance) as how:
+            tally.note(how, answer, lambda: said == expected, (path.name,))
+            if path.name != "export.json":
+                times = partial(time_exports.time_exports, export_dir=folder, out=project / "times.json")
+                tally.note(how, times, lambda: False, (path.name,))
+    report(Fault.CORRUPT_FILES, "exports, damaged", tries=tally.tries, held=tally.held, seen=tally.seen)
+
+
+def test_a_damaged_registry_is_named(
+    three_runs: Path, chance: random.Random, tries: Tries, report: Report, whole_suite_only: None
+) -> None:
+    """The branch with decisions, signatures and lineage documents, and the tags: git's objects and refs."""
+    register(Project(three_runs), find_run(Project(three_runs), "HEAD"), reason="a test")
+    promote(Project(three_runs), find_run(Project(three_runs), "v1"), reason="")
+    tags = git("for-each-ref", "--format=%(refname)", "refs/tags").split()
+    listed = git("rev-list", "--objects", "refs/heads/registry").splitlines()
+    names = [line.split()[0] for line in listed] + [git("rev-parse", tag) for tag in tags]
+    store = Path(".git/objects")
+    paths = [path for name in names if (path := three_runs / store / name[:2] / name[2:]).is_file()]
+    paths += [three_runs / ".git" / ref for ref in ("refs/heads/registry", *tags)]
+    commands = (["models"], ["lineage", "champion"], ["verify", "champion"])
+    said, tally = list[str](), Tally.empty()
+    expected = [typed(command) for command in commands]
+    for number in range(tries(3, 36)):
+        command = commands[number % len(commands)]
+        with damaged(chance.choice(paths), chance.choice(WHOLE_FILE), chance) as how:
+            said.clear()
+            tally.note(
+                f"{command[0]}, {how}", partial(type_into, said, command), partial(is_last, said, expected), ("",)
+            )
+    what = "objects and refs of the registry, damaged, before `pawline models`, `lineage` and `verify`"
+    report(Fault.CORRUPT_FILES, what, tries=tally.tries, held=tally.held, seen=tally.seen)
+
+
+def type_into(said: list[str], command: list[str]) -> None:
+    said.append(typed(command))
+
+
+def is_last(said: list[str], expected: list[str]) -> bool:
+    return said[-1] in expected
+
+
+def typed(command: list[str]) -> str:
+    """Type a command, and return the screen, without what differs from run to run; what ends in 1 says why."""
+    with logging_left_as_it_was():
+        result = CliRunner().invoke(app, command)
+    if result.exit_code == 1 and isinstance(result.exception, SystemExit):
+        raise PawlineError("it says what does not hold")
+    if result.exception is not None:
+        raise result.exception
+    return re.sub(r"; .* in [0-9.]+ s", "", result.output)

@@ -1,0 +1,423 @@
+"""Models and weights from elsewhere: refused in a line, nothing of them runs, and nothing is ever unpickled."""
+
+import base64
+import io
+import json
+import marshal
+import pickle
+import resource
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from inference.classifier import FORMATS, load
+from tasks import backbone, keras_files, stage
+from tasks.params import BackboneParams
+from tasks.quiet_tf import Tensor
+from tasks.stage import PawlineError
+from tests.faults.conftest import Report
+from tests.faults.results import Fault
+
+Make = Callable[[Path], object]
+CANARY = "it-ran"
+HUGE = 1 << 42
+BOMB_BYTES, MOST_BYTES = 256 << 20, 128 << 20
+BOMB = [bytes(1 << 20)] * (BOMB_BYTES >> 20)
+
+
+class Touch:
+    """Pickles as a call that makes a file."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path(CANARY),)
+
+
+def made_of(layer: dict[str, Any], *, weights: Iterable[bytes] = (), more: dict[str, bytes] | None = None) -> Make:
+    """A `.keras` file of an input and a layer, as its configuration describes it."""
+    source = {"class_name": "InputLayer", "module": "keras.layers", "name": "image"}
+    source |= {"config": {"batch_shape": [None, 4], "dtype": "float32", "name": "image"}, "inbound_nodes": []}
+    tensor = {"class_name": "__keras_tensor__", "config": {"shape": [None, 4], "dtype": "float32"}}
+    tensor["config"] |= {"keras_history": ["image", 0, 0]}  # type: ignore[operator]
+    node = {"name": "layer", "inbound_nodes": [{"args": [tensor], "kwargs": {}}]}
+    config = {"name": "m", "layers": [source, layer | node], "input_layers": [["image", 0, 0]]}
+    config |= {"output_layers": [["layer", 0, 0]]}
+    model = {"class_name": "Functional", "module": "keras.src.models.functional", "config": config}
+
+    def write(path: Path) -> None:
+        if path.suffix == ".h5":
+            with h5py.File(path, "w") as file:
+                file.attrs["model_config"] = json.dumps(model)
+                file.create_group("model_weights").attrs["layer_names"] = []
+            return
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            archive.writestr("config.json", json.dumps(model))
+            archive.writestr("metadata.json", "{}")
+            with archive.open("model.weights.h5", "w") as member:
+                for piece in weights or [empty_h5()]:
+                    member.write(piece)
+            for name, content in (more or {}).items():
+                archive.writestr(name, content)
+
+    return write
+
+
+def empty_h5() -> bytes:
+    made = io.BytesIO()
+    h5py.File(made, "w").close()
+    return made.getvalue()
+
+
+def code_of_lambda() -> list[Any]:
+    """Keras's own form of a lambda: marshalled bytecode, which makes the canary's file."""
+
+    def touch(x: object) -> object:
+        open("it-ran", "w").close()  # noqa: PTH123 - needs no import
+        return x
+
+    return [base64.b64encode(marshal.dumps(touch.__code__)).decode(), None, None]
+
+
+LAMBDA = {
+    "class_name": "__lambda__",
+    "config": dict(zip(("code", "defaults", "closure"), code_of_lambda(), strict=True)),
+}
+DENSE = {"class_name": "Dense", "module": "keras.layers", "config": {"units": 1, "name": "layer"}}
+MODELS: dict[str, tuple[str, Make]] = {
+    "a lambda": (
+        "m.keras",
+        made_of({"class_name": "Lambda", "module": "keras.layers", "config": {"function": LAMBDA}}),
+    ),
+    "an old lambda": (
+        "m.h5",
+        made_of({"class_name": "Lambda", "config": {"function": code_of_lambda(), "function_type": "lambda"}}),
+    ),
+    "a function as a layer": (
+        "m.keras",
+        made_of({"class_name": "function", "module": "os", "config": "mkdir", "registered_name": "mkdir"}),
+    ),
+    "a custom class": (
+        "m.keras",
+        made_of({"class_name": "Popen", "module": "subprocess", "config": {"args": ["touch", CANARY]}}),
+    ),
+    "a custom object of an old file": (
+        "m.h5",
+        made_of({"class_name": "Popen", "module": "subprocess", "config": {"args": ["touch", CANARY]}}),
+    ),
+    "a function as an activation": (
+        "m.keras",
+        made_of(
+            DENSE
+            | {"config": {"units": 1, "activation": {"class_name": "function", "module": "os", "config": "system"}}}
+        ),
+    ),
+    "a layer that loads another model": (
+        "m.keras",
+        made_of({"class_name": "TFSMLayer", "module": "keras.layers", "config": {"filepath": "elsewhere"}}),
+    ),
+    "a layer that reads a file": (
+        "m.keras",
+        made_of({"class_name": "StringLookup", "module": "keras.layers", "config": {"vocabulary": "/etc/passwd"}}),
+    ),
+    "a class of Keras's own insides": (
+        "m.keras",
+        made_of({"class_name": "get_file", "module": "keras.utils", "config": {"origin": "file:///etc/passwd"}}),
+    ),
+    "members outside of the archive": ("m.keras", made_of(DENSE, more={f"../{CANARY}": b"x"})),
+    "an archive of arrays beside": ("m.keras", made_of(DENSE, more={"model.weights.npz": pickle.dumps(Touch())})),
+    "a zip bomb": ("m.keras", made_of(DENSE, weights=BOMB)),
+    "a pickle called .keras": ("m.keras", lambda path: path.write_bytes(pickle.dumps(Touch()))),
+    "a pickle called .h5": ("m.h5", lambda path: path.write_bytes(pickle.dumps(Touch()))),
+    "a zip of a pickle": ("m.keras", made_of(DENSE, weights=[pickle.dumps(Touch())])),
+}
+
+
+def h5(fill: Callable[[h5py.File], object]) -> Make:
+    def write(path: Path) -> None:
+        with h5py.File(path, "w") as file:
+            fill(file)
+
+    return write
+
+
+def npz(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, weights=np.array([Touch()], object))
+
+
+def npy(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.array([Touch()], object), allow_pickle=True)
+
+
+def twice(file: h5py.File) -> None:
+    file.create_group("a")["again"] = file["/"]
+
+
+WEIGHTS: dict[str, tuple[str, Make]] = {
+    "an external link": ("w.h5", h5(lambda file: file.__setitem__("a", h5py.ExternalLink("/etc/passwd", "/")))),
+    "a soft link": ("w.h5", h5(lambda file: file.__setitem__("a", h5py.SoftLink("/b")))),
+    "a group within itself": ("w.h5", h5(twice)),
+    "bytes of another file": (
+        "w.h5",
+        h5(lambda file: file.create_dataset("a", (64,), "u1", external=[("/etc/passwd", 0, 64)])),
+    ),
+    "a virtual dataset": ("w.h5", h5(lambda file: file.create_virtual_dataset("a", h5py.VirtualLayout((4,), "f4")))),
+    "a huge empty tensor": ("w.h5", h5(lambda file: file.create_dataset("a", (HUGE,), "f4", chunks=(1 << 20,)))),
+    "a tensor of zeros, compressed": (
+        "w.h5",
+        h5(lambda file: file.create_dataset("a", data=np.zeros(1 << 24, "f4"), compression="gzip")),
+    ),
+    "text for numbers": ("w.h5", h5(lambda file: file.create_dataset("a", data=["x"], dtype=h5py.string_dtype()))),
+    "a pickle": ("w.h5", lambda path: path.write_bytes(pickle.dumps(Touch()))),
+    "a pickle called .weights.h5": ("w.weights.h5", lambda path: path.write_bytes(pickle.dumps(Touch()))),
+    "a pickle called .keras": ("w.keras", lambda path: path.write_bytes(pickle.dumps(Touch()))),
+    "a pickle called .whl": ("w.whl", lambda path: path.write_bytes(pickle.dumps(Touch()))),
+    "a pickle called .npy": ("w.npy", lambda path: path.write_bytes(pickle.dumps(Touch()))),
+    "objects in .npz": ("w.npz", npz),
+    "objects in .npy": ("w.npy", npy),
+    "a zip bomb": ("w.keras", made_of(DENSE, weights=BOMB)),
+    "a list of other files": (
+        "w.weights.json",
+        lambda path: path.write_text(json.dumps({"metadata": {}, "weight_map": {"a": ["../../../etc/passwd"]}})),
+    ),
+    "a checkpoint": ("w.ckpt", lambda path: path.write_bytes(bytes(100))),
+}
+
+
+UNPICKLED: list[str] = []
+OURS = ("multiprocessing", "concurrent/futures")  # what a process of ours says to another: it has the same rights
+
+
+def note_unpickling(event: str, arguments: tuple[Any, ...]) -> None:
+    """The interpreter tells of each name that a pickle asks for."""
+    if event == "pickle.find_class":
+        UNPICKLED.append(".".join(map(str, arguments)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _watched() -> None:
+    """Watch from now on: an audit hook stays as long as the process."""
+    sys.addaudithook(note_unpickling)
+
+
+@contextmanager
+def no_unpickling() -> Iterator[None]:
+    UNPICKLED.clear()
+    yield
+    assert UNPICKLED == []
+
+
+def load_model(path: Path) -> None:
+    keras_files.load_model(path)
+
+
+def take_weights(path: Path) -> None:
+    """As the stage `backbone` takes a file that params.yaml names."""
+    weights_json = path.parent / "weights.json"
+    stage.write_json({"source": "file", "sha256": stage.sha256_of(path)}, weights_json)
+    params = BackboneParams(name="MobileNetV2", width=1.0, source="file", path=str(path))
+    backbone.backbone(params=params, weights_json=weights_json, out_dir=path.parent / "backbone")
+
+
+def read_weights(path: Path) -> None:
+    backbone.read_weights(path)
+
+
+def refusal(read: Callable[[Path], None], path: Path) -> str:
+    """What is said in a line, once it is certain that nothing ran, was written or took much memory."""
+    before, memory = set(path.parent.iterdir()), peak_bytes()
+    with no_unpickling(), pytest.raises(PawlineError) as error:
+        read(path)
+    assert not list(path.parent.parent.rglob(CANARY))
+    assert set(path.parent.iterdir()) - before <= {path.parent / "weights.json"}
+    assert peak_bytes() - memory < MOST_BYTES
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+@pytest.fixture(scope="module")
+def ready() -> None:
+    """What a first model takes once, of memory and of modules."""
+    from tasks import backbones
+
+    backbones.build_without_top("MobileNetV2", 1.0)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, where a canary would lie, in a folder that nothing may be written to but by name."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_no_model_with_anything_but_our_layers(place: Path, ready: None, report: Report) -> None:
+    said = {}
+    for what, (name, make) in MODELS.items():
+        make(place / name)
+        said[what] = refusal(load_model, place / name)
+        assert said[what].startswith(str(place / name)), what
+        (place / name).unlink()
+    assert "a Lambda is no layer that Pawline builds" in said["a lambda"]
+    assert "would be 268,435,456 bytes" in said["a zip bomb"]
+    report(Fault.MODELS, "models for Keras: " + ", ".join(MODELS), tries=len(MODELS), held=len(said))
+
+
+def test_no_weights_with_anything_but_tensors(place: Path, ready: None, report: Report) -> None:
+    said = {}
+    for what, (name, make) in WEIGHTS.items():
+        make(place / name)
+        said[what] = refusal(take_weights, place / name)
+        if name == "w.h5":  # as if it were what the stage itself has written
+            assert refusal(read_weights, place / name).startswith(f"{place / name} is ")
+        (place / name).unlink()
+    assert "a lies in another file" in said["bytes of another file"]
+    report(Fault.MODELS, "weights as `backbone.path`: " + ", ".join(WEIGHTS), tries=len(WEIGHTS), held=len(said))
+
+
+def test_a_model_that_is_what_it_should_be(place: Path, ready: None) -> None:
+    """So that all that is refused is refused for what it is; tests/tasks/test_backbone.py has such weights."""
+    from tasks.quiet_tf import keras
+
+    image = keras.Input((4,), name="image")
+    for name in ("m.keras", "m.h5"):
+        keras_files.save_model(keras.Model(image, keras.layers.Dense(1, name="layer")(image)), place / name)
+        load_model(place / name)
+
+
+def export_of(folder: Path, engine: str, name: str) -> Path:
+    """Write the export.json of a folder with a file in it, in which all fits together."""
+    path = folder / name
+    sizes = [file.stat().st_size for file in (path, path.with_suffix(".bin")) if file.is_file()]
+    facts: dict[str, Any] = {
+        "labels": ["cat", "dog"],
+        "image": {"size_px": 8, "resize": "squash"},
+        "classifier_sha256": stage.sha256_of(path),
+        "formats": {FORMATS[engine]: {"path": name, "bytes": sum(sizes)}},
+    }
+    stage.write_json(facts | {stage.FACTS_DIGEST: stage.facts_digest(facts)}, folder / "export.json")
+    return folder
+
+
+NETWORK = """<?xml version="1.0"?>{doctype}<net name="m" version="11"><layers>
+<layer id="0" name="image" type="Parameter" version="opset1"><data shape="?,8,8,3" element_type="f32"/>
+<output><port id="0" precision="FP32"><dim>-1</dim><dim>8</dim><dim>8</dim><dim>3</dim></port></output></layer>
+<layer id="1" name="it" {layer}
+<output><port id="1" precision="FP32"><dim>{huge}</dim></port></output></layer>
+<layer id="2" name="answer" type="Result" version="opset1"><input><port id="0"/></input></layer></layers>
+<edges><edge from-layer="1" from-port="1" to-layer="2" to-port="0"/></edges></net>"""
+CONSTANT = 'type="Const" version="opset1"><data element_type="f32" shape="{n}" offset="0" size="{bytes}"/>'
+EXPORTS: dict[str, tuple[str, str, Make]] = {
+    "a lambda": ("keras", *MODELS["a lambda"]),
+    "a pickle for LiteRT": ("litert", "m.tflite", lambda path: path.write_bytes(pickle.dumps(Touch()))),
+    "a pickle for OpenVINO": ("openvino", "m.xml", lambda path: path.write_bytes(pickle.dumps(Touch()))),
+    "a file beside the folder": ("litert", "../passwords", lambda path: path.write_bytes(b"root")),
+    "a layer that nobody knows": (
+        *("openvino", "m.xml"),
+        lambda path: path.write_text(NETWORK.format(doctype="", layer='type="Run" version="extension">', huge=1)),
+    ),
+    "a constant beyond its file": (
+        *("openvino", "m.xml"),
+        lambda path: path.write_text(
+            NETWORK.format(doctype="", layer=CONSTANT.format(n=HUGE, bytes=4 * HUGE), huge=HUGE)
+        ),
+    ),
+    "entities of another file": (
+        *("openvino", "m.xml"),
+        lambda path: path.write_text(
+            NETWORK.format(
+                doctype='<!DOCTYPE n [<!ENTITY e SYSTEM "file:///etc/passwd">]>',
+                layer='type="&e;" version="opset1">',
+                huge=1,
+            )
+        ),
+    ),
+}
+
+
+def test_no_export_with_anything_but_a_network(place: Path, ready: None, report: Report) -> None:
+    said = {}
+    for what, (engine, name, make) in EXPORTS.items():
+        folder = place / "export"
+        folder.mkdir()
+        make(folder / name)
+        (folder / name).with_suffix(".bin").write_bytes(bytes(64))
+        export_of(folder, engine, name)
+        said[what] = refusal(lambda path: load(path.parent) and None, folder / "export.json")
+        shutil.rmtree(folder)
+    assert "which is no file of its folder" in said["a file beside the folder"]
+    report(Fault.MODELS, "exports for `pawline predict`: " + ", ".join(EXPORTS), tries=len(EXPORTS), held=len(said))
+
+
+def reaching_out(what: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return a graph's body that leaves the graph."""
+
+    def body(tf: Tensor, image: Tensor) -> Tensor:
+        if what == "Python":
+            return tf.py_function(lambda x: x, [image], tf.float32)
+        if what == "a file that it writes":
+            with tf.control_dependencies([tf.io.write_file(CANARY, "x")]):
+                return tf.identity(image)
+        if what == "a folder that it lists":
+            return tf.strings.length(tf.io.matching_files("/*")[0]) + tf.cast(image, tf.int32)
+        return tf.strings.length(tf.io.read_file("/etc/passwd")) + tf.cast(image, tf.int32)
+
+    return body
+
+
+def answer_by(body: Callable[[Tensor, Tensor], Tensor], tf: Tensor, image: Tensor) -> dict[str, Tensor]:
+    return {"probabilities": body(tf, image)}
+
+
+SAVED_MODELS = ("Python", "a file that it writes", "a file that it reads", "a folder that it lists")
+
+
+def test_no_graph_that_reaches_out_of_itself(place: Path, ready: None, report: Report) -> None:
+    """What loads a SavedModel or ONNX here loads what `export` has written; should it be another, it says so."""
+    from tasks.export.replay import open_export
+    from tasks.quiet_tf import tf
+
+    said = {}
+    for what in SAVED_MODELS:
+        module, spec = tf.Module(), tf.TensorSpec((None,), tf.float32)
+        module.answer = tf.function(partial(answer_by, reaching_out(what), tf), input_signature=[spec])
+        tf.saved_model.save(module, "saved", signatures={"serving_default": module.answer})
+        for name in ("saved_model", "saved_model_bytes"):
+            said[what] = refusal(lambda path, name=name: open_export(name, path) and None, place / "saved")
+            assert " is refused: its graph has a " in said[what]
+        shutil.rmtree("saved")
+    said["ONNX"] = refusal(lambda path: open_export("onnx", path) and None, onnx_with_data_elsewhere(place))
+    assert said["ONNX"].endswith("m.onnx is refused: weights lies in another file")
+    what = "SavedModels that reach out to " + ", ".join(SAVED_MODELS) + "; ONNX whose weights lie in another folder"
+    report(Fault.MODELS, what, tries=len(SAVED_MODELS) + 1, held=len(said))
+
+
+def onnx_with_data_elsewhere(folder: Path) -> Path:
+    import onnx
+
+    weights = onnx.numpy_helper.from_array(np.zeros(4, np.float32), "weights")
+    onnx.external_data_helper.set_external_data(weights, "../../../../etc/passwd", 0, 16)
+    weights.ClearField("raw_data")
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    image, answer = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [4]) for name in ("images", "probabilities")
+    )
+    add = onnx.helper.make_node("Add", ["images", "weights"], ["probabilities"])
+    graph = onnx.helper.make_graph([add], "m", [image], [answer], [weights])
+    path = folder / "m.onnx"
+    path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    return path
