@@ -1,5 +1,6 @@
 """Damaged images: each is kept and can be trained on, or is quarantined with a reason, and none takes the run down."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -85,9 +86,8 @@ def veiled() -> Image.Image:
     return image
 
 
-TRANSPARENT_WEBP = (
-    "WebP, lossless, transparent"  # two canvases of libwebp's beside Pillow's own: somewhat more than 1 GB
-)
+# Two canvases of libwebp's lie beside the one of Pillow: somewhat more than 1 GB.
+TRANSPARENT_WEBP = "WebP, lossless, transparent"
 BOMBS: dict[str, Callable[[], bytes]] = {
     "JPEG of a thousand scans": lambda: scans(1_000),
     "PNG, transparent": lambda: encoded(smooth("RGBA"), "PNG", compress_level=1),
@@ -117,15 +117,17 @@ def test_as_many_pixels_as_are_allowed(name: str, whole_suite_only: None, report
     report(Fault.CORRUPT_IMAGES, f"64 million pixels: {name}", tries=1, held=int(held), seen=seen)
 
 
-def run_stage(records: list[RawRecord], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the stage as DVC does, with decoders that have bugs."""
-    (folder / "data/raw").mkdir(parents=True)
-    (folder / "bugs").mkdir()
-    (folder / "bugs/sitecustomize.py").write_text(BUGS)
+def run_stage(
+    records: list[RawRecord], folder: Path, *, stage: str = "validate", bugs: str = BUGS
+) -> subprocess.CompletedProcess[str]:
+    """Run a stage as DVC does, with decoders that have bugs."""
+    for name in ("data/raw", "bugs"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / "bugs/sitecustomize.py").write_text(bugs)
     write_shards(records, folder / "data/raw")
     (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     environment = os.environ | {"PYTHONPATH": f"{folder / 'bugs'}:{ROOT}"}
-    command = [sys.executable, "-m", "tasks.validate"]
+    command = [sys.executable, "-m", f"tasks.{stage}"]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -173,7 +175,8 @@ def test_the_verdict_is_the_same_whatever_is_beside_it(tmp_path: Path, whole_sui
     without = validated(photos, tmp_path / "without")
     assert all(one == found[0] for one in found)
     assert {path: row for path, row in found[0].items() if not row.reason} == without
-    report(Fault.CORRUPT_IMAGES, "the same verdicts in any order, and without such files", tries=4, held=4)
+    seen = "row groups, order and neighbours make no difference"
+    report(Fault.CORRUPT_IMAGES, "the verdicts on such files, in any order", tries=4, held=4, seen=seen)
 
 
 def test_whoever_kills_a_worker_is_not_taken_for_a_bad_file(tmp_path: Path, whole_suite_only: None) -> None:
@@ -183,3 +186,17 @@ def test_whoever_kills_a_worker_is_not_taken_for_a_bad_file(tmp_path: Path, whol
     assert done.returncode == 1
     assert "ended with SIGKILL, which is none of its doing: if memory ran out, free some; then run" in done.stderr
     assert not (tmp_path / "data/images.parquet").exists()
+
+
+def test_a_photo_that_crashes_preprocess_alone_is_named_with_the_cure(
+    tmp_path: Path, whole_suite_only: None, report: Report
+) -> None:
+    """As if in colour a decoder crashed that does not in gray."""
+    photos, killer = source(), killers(1)[0]
+    assert run_stage([*photos, killer], tmp_path, bugs="").returncode == 0
+    done = run_stage([*photos, killer], tmp_path, stage="preprocess")
+    cure = f"add {hashlib.sha256(killer.content).hexdigest()} to validate.reject in params.yaml"
+    said = f"error: 'SIGSEGV.jpg' ends the process that decodes it (SIGSEGV): {cure}"
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, said)
+    what = "a photo that crashes `preprocess` and not `validate`"
+    report(Fault.CORRUPT_IMAGES, what, tries=1, held=1, seen="one line with its name and the cure")

@@ -64,6 +64,16 @@ def test_an_exception_of_the_function_comes_through(cluster: Cluster) -> None:
         list(map_cluster(fail_on_three, range(20), cluster.address))
 
 
+def outgrow(number: int) -> int:
+    if number == 1:
+        raise MemoryError
+    return number
+
+
+def test_a_chunk_that_outgrows_a_worker_is_rescued_here(cluster: Cluster) -> None:
+    assert list(map_cluster(outgrow, range(3), cluster.address, rescue=lambda number: -number)) == [0, -1, 2]
+
+
 def test_a_lost_workers_chunks_are_done_again(tmp_path: Path) -> None:
     with running(tmp_path, workers=3) as started:
         killer = threading.Thread(target=started.kill_one_at_work)
@@ -81,6 +91,9 @@ def test_a_chunk_that_kills_its_workers_is_named(tmp_path: Path) -> None:
             list(map_cluster(die_on_three, range(8), started.address))
         assert "\n" not in str(told.value)
         assert sum(worker.poll() == -signal.SIGKILL for worker in started.workers) == 4
+        started.add_workers(3)
+        rescued = list(map_cluster(die_on_three, range(8), started.address, rescue=lambda number: -number))
+        assert rescued == [0, 1, 2, -3, 4, 5, 6, 7]
 
 
 def test_no_scheduler_and_no_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

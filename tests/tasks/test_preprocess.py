@@ -17,8 +17,10 @@ from tasks.cluster import map_chunks
 from tasks.image_table import ImageRow, read_images
 from tasks.images import decode_upright, resize_square
 from tasks.params import ImageParams
-from tasks.preprocess import preprocess
-from tasks.raw import Wanted, read_shard, shard_paths
+from tasks.preprocess import name_killer, preprocess
+from tasks.raw import Wanted, list_chunks, read_candidates, read_shard, shard_paths
+from tasks.rescue import Death, Kind
+from tasks.stage import PawlineError
 from tests.tasks.conftest import IMAGE, Run, changed, make_tfrecords
 
 
@@ -82,6 +84,14 @@ def test_the_same_bytes_each_time(small_run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "again.json").read_bytes() == small_run.tfrecords_dir.with_suffix(".json").read_bytes()
 
 
+def test_a_photo_that_ends_its_process_is_named_with_the_cure(small_run: Run) -> None:
+    chunk = list_chunks(small_run.raw_dir)[0]
+    photo = read_candidates(chunk)[3]
+    cure = f"add {photo.id} to validate.reject in params.yaml"
+    with pytest.raises(PawlineError, match=rf"^'{photo.path}' ends the process .* \(SIGSEGV\): {cure}$"):
+        name_killer(Wanted(chunk, (3,)), Death(Kind.CRASH, "SIGSEGV"))
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -109,9 +119,11 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of photos that each run encodes."""
     numbers = []
 
-    def count(function: Callable[[Wanted], list[bytes]], wanted: list[Wanted]) -> Iterator[list[bytes]]:
+    def count(
+        function: Callable[[Wanted], list[bytes]], wanted: list[Wanted], rescue: Callable[[Wanted], list[bytes]]
+    ) -> Iterator[list[bytes]]:
         numbers.append(sum(len(some.rows) for some in wanted))
-        return map_chunks(function, wanted)
+        return map_chunks(function, wanted, rescue)
 
     monkeypatch.setattr(preprocess_module, "map_chunks", count)
     return numbers

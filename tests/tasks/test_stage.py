@@ -32,6 +32,12 @@ def test_what_the_user_can_put_right_is_one_line() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: no photos: give some\n")
 
 
+def test_names_in_it_neither_break_the_line_nor_steer_a_terminal() -> None:
+    message = "'bad: a\\nb\\x1b[2J\\u202e\u00e9'"
+    done = python(f"def main(): raise stage.PawlineError({message})\nstage.run(main)", PYTHONUTF8="1")
+    assert done.stderr == "error: bad: a\\nb\\x1b[2J\\u202e\u00e9\n"
+
+
 def test_what_may_be_right_again_by_itself_has_an_exit_code_of_its_own() -> None:
     done = python("def main(): raise stage.TemporaryError('no network: try later')\nstage.run(main)")
     assert (done.returncode, done.stdout, done.stderr) == (os.EX_TEMPFAIL, "", "error: no network: try later\n")

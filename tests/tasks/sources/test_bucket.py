@@ -102,6 +102,14 @@ def test_a_new_object_is_noticed_without_reading_any(bucket: Bucket, workdir: Pa
     assert fingerprint(params)["fingerprint"] != after["fingerprint"], "as long, with other bytes"
 
 
+def test_an_object_larger_than_any_photo_is_refused_unread(bucket: Bucket) -> None:
+    bucket.put("cat/1.jpg", b"one")
+    [item] = buckets.find_items(bucket.url)
+    [entry] = buckets.entries(bucket.url, [item._replace(size=2**40)])
+    with pytest.raises(PawlineError, match=r"'cat/1\.jpg' has 1,099,511,627,776 bytes, above 268,435,456:"):
+        entry.read()
+
+
 def test_another_archive_under_the_same_name_is_noticed_and_fetched(bucket: Bucket, workdir: Path) -> None:
     for content in (b"first", b"other"):
         bucket.put("a.zip", content)
