@@ -240,9 +240,11 @@ def fail_with_photos(place: Place, api: dict[str, str]) -> None:
         place.type("pawline", "run", "ingest", "--set", setting, fails=True, env=api)
     wrong = place.folder / "wrong"
     wrong.write_text(f"machine localhost login me password {encoded}\n")
-    for port in (place.port, free_port()) if FULL else (place.port,):
-        set_params(place.project, {"data.path": f"http://localhost:{port}/others.zip"})
-        place.type("pawline", "run", "ingest", fails=True, env={**api, "NETRC": str(wrong)})
+    set_params(place.project, {"data.path": f"http://localhost:{place.port}/others.zip"})
+    place.type("pawline", "run", "ingest", fails=True, env={**api, "NETRC": str(wrong)})
+    if FULL:
+        set_params(place.project, {"data.path": f"http://localhost:{free_port()}/others.zip"})
+        place.type("dvc", "repro", "ingest", fails=True, env={"NETRC": str(wrong)})
     place.type("git", "checkout", "--quiet", "params.yaml")
     wrong.unlink()
     photo = f"http://me:{encoded}@127.0.0.1:{place.port}/x.jpg?token={encoded}"
