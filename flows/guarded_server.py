@@ -69,10 +69,8 @@ def main() -> None:
     from prefect.settings import get_current_settings
 
     settings = get_current_settings().server
-    app = create_app(final=True)
-    app.add_middleware(Guard, hosts=own_hosts(settings.api.host))
     uvicorn.run(
-        app,
+        Guard(create_app(final=True), own_hosts(settings.api.host)),  # around it: the server asks itself things, too
         host=settings.api.host,
         port=settings.api.port,
         timeout_keep_alive=settings.api.keepalive_timeout,

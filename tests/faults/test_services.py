@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from schemathesis.specs.openapi.checks import (
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from tests.conftest import ROOT
 from tests.faults.conftest import Report, Tries
 from tests.faults.results import Fault
 from tests.flows.served import Served, wait_for
@@ -340,6 +342,7 @@ def test_a_temporary_server_answers_who_started_it_alone(
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     env = {**clean, "PREFECT_HOME": str(tmp_path / "home")}
     noted = tmp_path / "api"
+    shutil.copy(ROOT / "prefect.toml", tmp_path)  # it has patience with a slow machine
     command = [sys.executable, "-c", TEMPORARY, str(noted)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, env=env, cwd=tmp_path)
     try:
