@@ -8,6 +8,7 @@ settings, its home among them, when it is imported.
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -30,6 +31,7 @@ PAGE_HEADERS = {  # of whatever is served to browsers: no frame of another site,
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+LEAST_FREE_BYTES = 20 * 10**6  # for Prefect's database to begin with, and for some runs
 CLOCK_SECONDS = 10.0  # by which a process's start time may differ when the clock has been set
 
 
@@ -75,7 +77,7 @@ def prepare() -> None:
 
 
 def _check_home() -> None:
-    """Raise the one line for a home that cannot be written: Prefect itself would try again and again."""
+    """Raise the one line for a home that cannot be written, or is full: Prefect itself would try again and again."""
     probe = home() / f".probe-{os.getpid()}"
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +87,11 @@ def _check_home() -> None:
         raise PawlineError(
             f"{home()}: {error.strerror}: Prefect keeps its records there; set PREFECT_HOME to a folder of yours"
         ) from error
+    if shutil.disk_usage(probe.parent).free < LEAST_FREE_BYTES:
+        raise PawlineError(
+            f"{home()}: no space left on the disk: Prefect keeps its records there; make room for "
+            f"{LEAST_FREE_BYTES // 10**6} MB, or set PREFECT_HOME to a folder elsewhere"
+        )
 
 
 def connect() -> None:

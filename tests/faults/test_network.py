@@ -70,7 +70,7 @@ def cases(content: bytes, chance: random.Random) -> list[Case]:
         Case("truncates", (whole(content, upto=cut), good), WHOLE, 2, resumed=True),
         Case("truncates every time, without ranges", (whole(content, ranges=False, upto=cut),), LATER, most, True),
         Case("ends a chunked answer early", (raw(chunked), good), WHOLE, 2),
-        Case("sends wrong bytes", (whole(content[:cut] + b"?" + content[cut + 1 :]),), REFUSED, 1),
+        Case("sends wrong bytes", (whole(content[:cut] + bytes([content[cut] ^ 1]) + content[cut + 1 :]),), REFUSED, 1),
         Case("sends more than it declared", (longer,), WHOLE, 1),
         Case("sends less than there is, and declares it", (whole(content[:cut]),), REFUSED, 1),
         Case("compresses unasked", (raw(squeezed + gzipped),), LATER, most),
@@ -121,7 +121,7 @@ def test_downloads_from_awkward_servers(
     workdir: Path, monkeypatch: pytest.MonkeyPatch, chance: random.Random, tries: Tries, report: Report
 ) -> None:
     tried = tries(1, 20)
-    for number in range(len(cases(b"", chance))):
+    for number in range(len(cases(bytes(SIZE), chance))):
         found, what, held = [], "", ""
         for again in range(tried):
             content, cache = chance.randbytes(SIZE), workdir / f"{number}-{again}"

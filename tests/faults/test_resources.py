@@ -1,6 +1,7 @@
 """What the machine lacks: room on the disk, the right to write, open files, memory, and a clock that stays right."""
 
 import os
+import re
 import resource
 import shutil
 import sys
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.faults import faked_clock, little_memory, small_disk
 from tests.faults.conftest import FULL, Report, Tries
 from tests.faults.faked_clock import FakedClock
@@ -220,3 +222,23 @@ def wrong_with(done: Done) -> str:
     told = [sum(line.startswith(who) for line in lines) for who in ("error: ", "ERROR: ")]
     bad = done.returncode != 0 and (sum(told) == 0 or max(told) > 1 or "Traceback" in done.stdout + done.stderr)
     return f"exit code {done.returncode}: {(done.stdout + done.stderr)[-3000:]}" if bad else ""
+
+
+def test_a_full_disk_under_prefect(disk: SmallDisk, tmp_path: Path, report: Report) -> None:
+    """Prefect itself would try for minutes, and then tell of something else."""
+    project = disk.inside / PROJECT
+    project.mkdir()
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, project)
+    disk.fill(PAGE)
+    commands = [Command(("pawline", name), lambda _: None, lambda _: True) for name in ("retrain", "ui")]
+    ended = {" ".join(command.words): type_on(disk, command, tmp_path) for command in commands[: None if FULL else 1]}
+    wrong = [f"{name}: {done.stdout}{done.stderr}" for name, done in ended.items() if not told_of_prefects_home(done)]
+    what = f"{', '.join(f'`{name}`' for name in ended)} where Prefect's disk is full"
+    held = len(ended) - len(wrong)
+    report(Fault.RESOURCES, what, tries=len(ended), held=held, seen="; ".join(wrong) or "one line, at once")
+
+
+def told_of_prefects_home(done: Done) -> bool:
+    one_line = re.fullmatch(r"error: .*: no space left on the disk: Prefect keeps its records there; .*\n", done.stderr)
+    return done.returncode == 1 and one_line is not None
