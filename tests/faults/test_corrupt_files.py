@@ -9,6 +9,7 @@ import random
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
@@ -167,67 +168,40 @@ def test_what_is_taken_over_is_what_was_made(
     assert not tally.named, "all that was damaged can be made anew"
 
 
-def test_a_damaged_state_of_a_training_is_not_taken_up(
-    project: Path,
-    chance: random.Random,
-    tries: Tries,
-    report: Report,
-    monkeypatch: pytest.MonkeyPatch,
-    whole_suite_only: None,
-) -> None:
-    keep = training_state.keep
-
-    def die_after_an_epoch(*args: object) -> None:
-        keep(*args)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-
-    interrupt_and_damage(
-        *("train_head", die_after_an_epoch, (training_state, "keep")),
-        *(project, chance, tries(1, 8), report, monkeypatch),
-    )
-
-
-def test_damaged_features_of_an_interrupted_run_are_computed_anew(
-    project: Path,
-    chance: random.Random,
-    tries: Tries,
-    report: Report,
-    monkeypatch: pytest.MonkeyPatch,
-    whole_suite_only: None,
-) -> None:
-    monkeypatch.setattr(reuse, "check_output", lambda *_: Finished({}, {}))  # from there all would be taken over
-
-    def die_before_the_end(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    interrupt_and_damage(
-        *("features", die_before_the_end, (features, "_hand_over")),
-        *(project, chance, tries(1, 6), report, monkeypatch),
-    )
-
-
-def interrupt_and_damage(
+@pytest.mark.parametrize(
+    ("name", "where"), [("train_head", (training_state, "keep")), ("features", (features, "_hand_over"))]
+)
+def test_what_an_interrupted_stage_has_left_is_not_taken_up_when_damaged(
     name: str,
-    die: Callable[..., None],
-    where: tuple[object, str],
+    where: tuple[ModuleType, str],
     project: Path,
     chance: random.Random,
-    count: int,
+    tries: Tries,
     report: Report,
     monkeypatch: pytest.MonkeyPatch,
+    whole_suite_only: None,
 ) -> None:
-    """Interrupt a stage, damage what it has left in .pawline, and run it again."""
+    """The state after an epoch, and finished shards of features, in .pawline: what is damaged is computed anew."""
+    monkeypatch.setattr(reuse, "check_output", lambda *_: Finished({}, {}))  # from there features would be taken over
+    module, function = where
+    finish = getattr(module, function)
+
+    def die(*arguments: object) -> None:
+        if name == "train_head":
+            finish(*arguments)
+        raise KeyboardInterrupt
+
     outs = [project / path for path in READERS[name].writes.values()]
     expected, tally = contents(*outs), Tally.empty()
     main: Callable[[list[str]], None] = importlib.import_module(f"tasks.{name}").main
-    for _ in range(count):
+    for _ in range(tries(1, 6)):
         for out in outs:
             shutil.rmtree(out) if out.is_dir() else out.unlink()
         with monkeypatch.context() as patched:
-            patched.setattr(*where, die)  # type: ignore[call-overload]
+            patched.setattr(module, function, die)
             with pytest.raises(KeyboardInterrupt):
                 main([])
-        left = sorted(path for path in (project / ".pawline").rglob("*") if path.is_file())
+        left = sorted(path for path in (project / ".pawline" / name).rglob("*") if path.is_file())
         with damaged(chance.choice(left), chance.choice(WHOLE_FILE), chance, put_back=False) as how:
             tally.note(how, lambda: main([]), lambda: contents(*outs) == expected, ())
     what = f"what an interrupted {name} has left, damaged"

@@ -45,7 +45,7 @@ def test_dvc_makes_anew_what_was_damaged(
             with damaged(path, chance.choice(kinds), chance, put_back=False) as how:
                 done.append(how)
         same = lambda: contents(*outs, project / "dvc.lock") == expected  # noqa: E731 - short
-        tally.note("; ".join(done), lambda: run(["dvc", "repro"], project) and None, same, ())
+        tally.note("; ".join(done), lambda: run(["dvc", "repro"], project), same, ())
     what = "four outputs at a time, damaged, before `dvc repro`"
     report(Fault.CORRUPT_FILES, what, tries=tally.tries, held=tally.held, seen=tally.seen)
     assert not tally.named
