@@ -51,8 +51,9 @@ def fine_tune(
     Raises:
         stage.PawlineError: If the features were cut for other layers.
     """
-    for folder in inputs:
-        seals.check(folder)
+    seals.check(inputs.features_dir, lambda name: "-pooled" not in name)
+    seals.check(inputs.stage1_dir)
+    seals.check(inputs.backbone_dir)
     manifest = read_manifest(inputs.features_dir)
     if manifest["unfrozen_layers"] != params.unfrozen_layers:
         raise stage.PawlineError(

@@ -24,14 +24,16 @@ def seal(folder: Path, known: Mapping[str, str] = NOTHING) -> None:
     stage.write_json({path.name: digests[path.name] for path in paths}, folder / SEAL)
 
 
-def check(folder: Path, *kinds: str, digest: Callable[[Path], str] | None = None) -> Digests:
+def check(
+    folder: Path, wanted: Callable[[str], bool] = lambda _: True, digest: Callable[[Path], str] | None = None
+) -> Digests:
     """Read a folder's files to their ends, and compare them with its seal.
 
     A folder without a seal was not made by a stage, and is taken as it is.
 
     Args:
         folder: A stage's output.
-        kinds: How the names of those that are looked at end; all of them if none is given.
+        wanted: Says of a name whether the file is looked at.
         digest: What it was sealed with, where that is not the BLAKE3 of the files.
 
     Returns:
@@ -40,18 +42,18 @@ def check(folder: Path, *kinds: str, digest: Callable[[Path], str] | None = None
     Raises:
         PawlineError: A file is missing, is not the one that was written, or was not there.
     """
-    found = {path.name: path for path in _files(folder) if path.name.endswith(kinds or "")}
+    found = {path.name: path for path in _files(folder) if wanted(path.name)}
     seal_path, take = folder / SEAL, digest or digest_of
     if not seal_path.exists():
         return {name: take(path) for name, path in found.items()}
-    wanted = {name: digest for name, digest in stage.read_json(seal_path).items() if name.endswith(kinds or "")}
-    for name in sorted(wanted.keys() | found.keys()):
+    known = {name: digest for name, digest in stage.read_json(seal_path).items() if wanted(name)}
+    for name in sorted(known.keys() | found.keys()):
         if name not in found:
             raise stage.damaged(folder / name, "missing")
-        if name not in wanted:
+        if name not in known:
             raise stage.damaged(folder / name, f"of another run: {SEAL} beside it does not know it")
     digests = {name: take(path) for name, path in found.items()}
-    wrong = next((name for name in sorted(wanted) if digests[name] != wanted[name]), None)
+    wrong = next((name for name in sorted(known) if digests[name] != known[name]), None)
     if wrong is not None:
         raise stage.damaged(folder / wrong, "not what was written")
     return digests

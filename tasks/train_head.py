@@ -34,8 +34,8 @@ def train_head(
     """
     from tasks import curves, heads, keras_files, model, strategy, training, witness
 
-    for folder in (features_dir, backbone_dir):
-        seals.check(folder)
+    seals.check(features_dir, lambda name: "-boundary" not in name)
+    seals.check(backbone_dir)
     manifest = read_manifest(features_dir)
     labels = manifest["labels"]
     output = output_for(params.output, len(labels))

@@ -74,7 +74,7 @@ class Tally(NamedTuple):
     def empty(cls) -> "Tally":
         return cls([], [], [])
 
-    def note(self, how: str, run: Callable[[], None], same: Callable[[], bool], names: tuple[str, ...]) -> None:
+    def note(self, how: str, run: Callable[[], object], same: Callable[[], bool], names: tuple[str, ...]) -> None:
         """Run what reads a damaged file.
 
         Args:

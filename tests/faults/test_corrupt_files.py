@@ -9,6 +9,7 @@ import random
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
@@ -29,10 +30,12 @@ class Reader(NamedTuple):
     Attributes:
         reads: Folders and files, each of which it must not take as it is when it is damaged.
         writes: Its options for outputs, and what they are in the project.
+        leaves: What is in the names of files that it does not read.
     """
 
     reads: tuple[str, ...]
     writes: Mapping[str, str]
+    leaves: str = "/"
 
 
 FEATURES, TFRECORDS, BACKBONE = "data/features", "data/tfrecords", "models/backbone"
@@ -52,8 +55,8 @@ READERS = {
     ),
     "preprocess": Reader((RAW, IMAGES), {"tfrecords-dir": TFRECORDS, "record-out": "data/tfrecords.json"}),
     "features": Reader((TFRECORDS, BACKBONE), {"features-dir": FEATURES, "record-out": "data/features.json"}),
-    "train_head": Reader((FEATURES, BACKBONE), {"stage1-dir": STAGE1}),
-    "fine_tune": Reader((FEATURES, BACKBONE, STAGE1), {"stage2-dir": STAGE2, "classifier-out": CLASSIFIER}),
+    "train_head": Reader((FEATURES, BACKBONE), {"stage1-dir": STAGE1}, "-boundary"),
+    "fine_tune": Reader((FEATURES, BACKBONE, STAGE1), {"stage2-dir": STAGE2, "classifier-out": CLASSIFIER}, "-pooled"),
     "evaluate": Reader(
         (TFRECORDS, FEATURES, STAGE1, STAGE2, CLASSIFIER),
         {
@@ -61,10 +64,12 @@ READERS = {
             "plots-dir": "reports/plots",
             "predictions-out": PREDICTIONS,
         },
+        "train-0",
     ),
     "label_errors": Reader(
         (FEATURES, IMAGES),
         {"errors-out": "data/label_errors.parquet", "metrics-out": "reports/metrics/label_errors.json"},
+        "-boundary",
     ),
     "probe": Reader(
         (TFRECORDS, PREDICTIONS, CLASSIFIER),
@@ -116,7 +121,8 @@ def read_damaged(name: str, project: Path, chance: random.Random, count: int) ->
     main: Callable[[list[str]], None] = importlib.import_module(f"tasks.{name}").main
     options = [text for option, path in reader.writes.items() for text in (f"--{option}", str(out / Path(path).name))]
     expected = contents(*(project / path for path in reader.writes.values()))
-    tally, files = Tally.empty(), files_of(project, reader.reads)
+    tally = Tally.empty()
+    files = [(path, kinds) for path, kinds in files_of(project, reader.reads) if reader.leaves not in path.name]
     for number in range(count):
         # The few and the large ones alike.
         path, kinds = files[number % len(files)] if count > len(files) else chance.choice(files)
@@ -134,7 +140,7 @@ def read_damaged(name: str, project: Path, chance: random.Random, count: int) ->
 def test_a_stage_names_what_is_damaged(
     name: str, project: Path, chance: random.Random, tries: Tries, report: Report
 ) -> None:
-    count = tries(20, 100) if name in QUICK else tries(0, 15)
+    count = tries(20, 60) if name in QUICK else tries(0, 8)
     if not count:
         pytest.skip("takes seconds a try: `make faults` runs it")
     tally = read_damaged(name, project, chance, count)
@@ -155,7 +161,7 @@ def test_what_is_taken_over_is_what_was_made(
     listing = outs[READERS[name].writes[next(iter(READERS[name].writes))]]
     md5s = [listing.md5, *(store.list_folder(listing) or {}).values(), outs[str(record.relative_to(project))].md5]
     in_cache = [*(store.object_path(md5) for md5 in md5s), project / "dvc.lock"]
-    for number in range(tries(1, 8)):
+    for number in range(tries(1, 4)):
         if number % 2:
             shutil.rmtree(folder)
             record.unlink()
@@ -167,67 +173,40 @@ def test_what_is_taken_over_is_what_was_made(
     assert not tally.named, "all that was damaged can be made anew"
 
 
-def test_a_damaged_state_of_a_training_is_not_taken_up(
-    project: Path,
-    chance: random.Random,
-    tries: Tries,
-    report: Report,
-    monkeypatch: pytest.MonkeyPatch,
-    whole_suite_only: None,
-) -> None:
-    keep = training_state.keep
-
-    def die_after_an_epoch(*args: object) -> None:
-        keep(*args)  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-
-    interrupt_and_damage(
-        *("train_head", die_after_an_epoch, (training_state, "keep")),
-        *(project, chance, tries(1, 8), report, monkeypatch),
-    )
-
-
-def test_damaged_features_of_an_interrupted_run_are_computed_anew(
-    project: Path,
-    chance: random.Random,
-    tries: Tries,
-    report: Report,
-    monkeypatch: pytest.MonkeyPatch,
-    whole_suite_only: None,
-) -> None:
-    monkeypatch.setattr(reuse, "check_output", lambda *_: Finished({}, {}))  # from there all would be taken over
-
-    def die_before_the_end(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    interrupt_and_damage(
-        *("features", die_before_the_end, (features, "_hand_over")),
-        *(project, chance, tries(1, 6), report, monkeypatch),
-    )
-
-
-def interrupt_and_damage(
+@pytest.mark.parametrize(
+    ("name", "where"), [("train_head", (training_state, "keep")), ("features", (features, "_hand_over"))]
+)
+def test_what_an_interrupted_stage_has_left_is_not_taken_up_when_damaged(
     name: str,
-    die: Callable[..., None],
-    where: tuple[object, str],
+    where: tuple[ModuleType, str],
     project: Path,
     chance: random.Random,
-    count: int,
+    tries: Tries,
     report: Report,
     monkeypatch: pytest.MonkeyPatch,
+    whole_suite_only: None,
 ) -> None:
-    """Interrupt a stage, damage what it has left in .pawline, and run it again."""
+    """The state after an epoch, and finished shards of features, in .pawline: what is damaged is computed anew."""
+    monkeypatch.setattr(reuse, "check_output", lambda *_: Finished({}, {}))  # from there features would be taken over
+    module, function = where
+    finish = getattr(module, function)
+
+    def die(*arguments: object) -> None:
+        if name == "train_head":
+            finish(*arguments)
+        raise KeyboardInterrupt
+
     outs = [project / path for path in READERS[name].writes.values()]
     expected, tally = contents(*outs), Tally.empty()
     main: Callable[[list[str]], None] = importlib.import_module(f"tasks.{name}").main
-    for _ in range(count):
+    for _ in range(tries(1, 4)):
         for out in outs:
             shutil.rmtree(out) if out.is_dir() else out.unlink()
         with monkeypatch.context() as patched:
-            patched.setattr(*where, die)  # type: ignore[call-overload]
+            patched.setattr(module, function, die)
             with pytest.raises(KeyboardInterrupt):
                 main([])
-        left = sorted(path for path in (project / ".pawline").rglob("*") if path.is_file())
+        left = sorted(path for path in (project / ".pawline" / name).rglob("*") if path.is_file())
         with damaged(chance.choice(left), chance.choice(WHOLE_FILE), chance, put_back=False) as how:
             tally.note(how, lambda: main([]), lambda: contents(*outs) == expected, ())
     what = f"what an interrupted {name} has left, damaged"

@@ -39,13 +39,13 @@ def test_dvc_makes_anew_what_was_damaged(
     outs = [project / out.path for locked in Project(project).lock(WORKSPACE).values() for out in locked.outs]
     files = files_of(project, tuple(str(out.relative_to(project)) for out in outs))
     expected, tally = contents(*outs, project / "dvc.lock"), Tally.empty()
-    for _ in range(tries(0, 6)):
+    for _ in range(tries(0, 3)):
         done: list[str] = []
         for path, kinds in chance.sample(files, 4):
             with damaged(path, chance.choice(kinds), chance, put_back=False) as how:
                 done.append(how)
         same = lambda: contents(*outs, project / "dvc.lock") == expected  # noqa: E731 - short
-        tally.note("; ".join(done), lambda: run(["dvc", "repro"], project) and None, same, ())
+        tally.note("; ".join(done), lambda: run(["dvc", "repro"], project), same, ())
     what = "four outputs at a time, damaged, before `dvc repro`"
     report(Fault.CORRUPT_FILES, what, tries=tally.tries, held=tally.held, seen=tally.seen)
     assert not tally.named
@@ -82,7 +82,7 @@ def test_verify_finds_whatever_was_damaged(project: Path, chance: random.Random,
     lock, store = Project(project).lock(WORKSPACE), Project(project).store
     outs = [out for locked in lock.values() for out in locked.outs]
     files = files_of(project, tuple(out.path for out in outs))
-    count, per_run, missed = tries(1, 8), 12, list[str]()
+    count, per_run, missed = tries(1, 5), 12, list[str]()
     for _ in range(count):
         with ExitStack() as stack:
             chosen = chance.sample(files, per_run)
@@ -111,7 +111,7 @@ def test_no_flipped_bit_of_a_table_changes_what_is_read(
     tally = Tally.empty()
     bits = range(len(content) * 8)
     found: list[list[ImageRow]] = []
-    for bit in chance.sample(bits, tries(500, 20_000)):
+    for bit in chance.sample(bits, tries(500, 5_000)):
         place, found[:] = bit // 8, []
         path.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit % 8]) + content[place + 1 :])
         tally.note(f"bit {bit}", lambda: found.append(read_images(path)), lambda: found == [expected], (path.name,))
@@ -133,7 +133,7 @@ def test_damaged_text_is_refused_in_a_line_or_says_what_it_says(
             Project(root).lock(WORKSPACE)
             dvc_cache.find_output(root, root / FEATURES)
 
-    for _ in range(tries(25, 400)):
+    for _ in range(tries(25, 200)):
         with damaged(path, chance.choice(WHOLE_FILE), chance) as how:
             tally.note(how, read, lambda: True, (name,))
     what = f"a damaged {name}"
@@ -153,7 +153,7 @@ def test_a_damaged_export_answers_nothing_else(
     answer()
     expected, tally = said[:], Tally.empty()
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    for number in range(tries(12, 60)):
+    for number in range(tries(12, 48)):
         said.clear()
         path = files[number % len(files)]
         with damaged(path, chance.choice(WHOLE_FILE), chance) as how:
@@ -179,7 +179,7 @@ def test_a_damaged_registry_is_named(
     commands = (["models"], ["lineage", "champion"], ["verify", "champion"])
     said, tally = list[str](), Tally.empty()
     expected = [typed(command) for command in commands]
-    for number in range(tries(3, 36)):
+    for number in range(tries(1, 24)):
         command = commands[number % len(commands)]
         with damaged(chance.choice(paths), chance.choice(WHOLE_FILE), chance) as how:
             said.clear()

@@ -43,7 +43,7 @@ class Touch:
 
 def made_of(layer: dict[str, Any], *, weights: Iterable[bytes] = (), more: dict[str, bytes] | None = None) -> Make:
     """A `.keras` file of an input and a layer, as its configuration describes it."""
-    source = {"class_name": "InputLayer", "module": "keras.layers", "name": "image"}
+    source: dict[str, Any] = {"class_name": "InputLayer", "module": "keras.layers", "name": "image"}
     source |= {"config": {"batch_shape": [None, 4], "dtype": "float32", "name": "image"}, "inbound_nodes": []}
     tensor = {"class_name": "__keras_tensor__", "config": {"shape": [None, 4], "dtype": "float32"}}
     tensor["config"] |= {"keras_history": ["image", 0, 0]}  # type: ignore[operator]
@@ -232,7 +232,7 @@ def read_weights(path: Path) -> None:
     backbone.read_weights(path)
 
 
-def refusal(read: Callable[[Path], None], path: Path) -> str:
+def refusal(read: Callable[[Path], object], path: Path) -> str:
     """What is said in a line, once it is certain that nothing ran, was written or took much memory."""
     before, memory = set(path.parent.iterdir()), peak_bytes()
     with no_unpickling(), pytest.raises(PawlineError) as error:
@@ -357,7 +357,7 @@ def test_no_export_with_anything_but_a_network(place: Path, ready: None, report:
         make(folder / name)
         (folder / name).with_suffix(".bin").write_bytes(bytes(64))
         export_of(folder, engine, name)
-        said[what] = refusal(lambda path: load(path.parent) and None, folder / "export.json")
+        said[what] = refusal(lambda path: load(path.parent), folder / "export.json")
         shutil.rmtree(folder)
     assert "which is no file of its folder" in said["a file beside the folder"]
     report(Fault.MODELS, "exports for `pawline predict`: " + ", ".join(EXPORTS), tries=len(EXPORTS), held=len(said))
@@ -397,10 +397,10 @@ def test_no_graph_that_reaches_out_of_itself(place: Path, ready: None, report: R
         module.answer = tf.function(partial(answer_by, reaching_out(what), tf), input_signature=[spec])
         tf.saved_model.save(module, "saved", signatures={"serving_default": module.answer})
         for name in ("saved_model", "saved_model_bytes"):
-            said[what] = refusal(lambda path, name=name: open_export(name, path) and None, place / "saved")
+            said[what] = refusal(partial(open_export, name), place / "saved")
             assert " is refused: its graph has a " in said[what]
         shutil.rmtree("saved")
-    said["ONNX"] = refusal(lambda path: open_export("onnx", path) and None, onnx_with_data_elsewhere(place))
+    said["ONNX"] = refusal(partial(open_export, "onnx"), onnx_with_data_elsewhere(place))
     assert said["ONNX"].endswith("m.onnx is refused: weights lies in another file")
     what = "SavedModels that reach out to " + ", ".join(SAVED_MODELS) + "; ONNX whose weights lie in another folder"
     report(Fault.MODELS, what, tries=len(SAVED_MODELS) + 1, held=len(said))
