@@ -236,22 +236,22 @@ def test_nothing_of_a_run_tells_a_secret(place: Place, served: Served, report: R
 
 def fail_with_photos(place: Place, api: dict[str, str]) -> None:
     """Type what is refused, unreachable or unreadable, with a secret in it."""
-    secret = place.secrets["refused"]
-    encoded = quote(secret, safe="")
-    for url in REFUSED if FULL else REFUSED[:1]:
-        setting = f"data.path={url.format(encoded, port=place.port)}"
-        place.type("pawline", "run", "ingest", "--set", setting, fails=True, env=api)
+    encoded = quote(place.secrets["refused"], safe="")
     wrong = place.folder / "wrong"
     wrong.write_text(f"machine localhost login me password {encoded}\n")
     set_params(place.project, {"data.path": f"http://localhost:{place.port}/others.zip"})
-    place.type("pawline", "run", "ingest", fails=True, env={**api, "NETRC": str(wrong)})
+    program = ["pawline", "run"] if FULL else ["dvc", "repro"]
+    place.type(*program, "ingest", fails=True, env={**api, "NETRC": str(wrong)})
     if FULL:
         set_params(place.project, {"data.path": f"http://localhost:{free_port()}/others.zip"})
         place.type("dvc", "repro", "ingest", fails=True, env={"NETRC": str(wrong)})
+        for url in REFUSED:
+            setting = f"data.path={url.format(encoded, port=place.port)}"
+            place.type("pawline", "run", "ingest", "--set", setting, fails=True, env=api)
+        photo = f"http://me:{encoded}@127.0.0.1:{place.port}/x.jpg?token={encoded}"
+        place.type("pawline", "predict", "--model", str(make_export(place.folder / "colours")), photo, fails=True)
     place.type("git", "checkout", "--quiet", "params.yaml")
     wrong.unlink()
-    photo = f"http://me:{encoded}@127.0.0.1:{place.port}/x.jpg?token={encoded}"
-    place.type("pawline", "predict", "--model", str(make_export(place.folder / "colours")), photo, fails=True)
 
 
 def fail_with_remotes(place: Place) -> None:
@@ -263,7 +263,7 @@ def fail_with_remotes(place: Place) -> None:
     place.type("pawline", "remote", "check", "web", fails=True)
     place.type("pawline", "remote", "check", fails=True, env=away)
     place.type("pawline", "push", fails=True, env=away)
-    place.type("dvc", "fetch", "--remote", "web", fails=True)
+    place.type("dvc", "push", "--remote", "web", fails=True)
 
 
 def test_a_webhook_that_fails_does_not_tell_its_address(
