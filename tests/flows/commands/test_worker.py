@@ -1,4 +1,3 @@
-import logging
 import subprocess
 import time
 from collections.abc import Iterator
@@ -84,10 +83,7 @@ def test_a_schedule_outlives_the_server_and_runs_end_with_the_worker(
         assert len(processes_in(served.folder)) == 2  # the server and its page
 
 
-def test_a_clock_that_leaps_lets_everything_be_planned_anew(
-    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
+def test_a_clock_that_leaps_lets_everything_be_planned_anew(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     hourly = deployments.parse_schedule(None, "1h", "UTC")
     assert hourly is not None
     with served.in_use(monkeypatch) as client:
@@ -97,12 +93,10 @@ def test_a_clock_that_leaps_lets_everything_be_planned_anew(
         before = planned(client)
         clock, now = _Clock(), time.time
         anyio.run(clock.look)
-        assert "leapt" not in caplog.text
+        assert planned(client) >= before, "nothing happens while it does not leap"
         monkeypatch.setattr(time, "time", lambda: now() - 86_400)
         anyio.run(clock.look)
         monkeypatch.undo()
-    assert "the clock has leapt by -86400 s" in caplog.text
-    assert "pipeline: planned anew" in caplog.text
     with served.in_use(monkeypatch) as client:
         wait_for(60, lambda: planned(client) and not planned(client) & before)
         deployments.switch_off(client, deployment)
