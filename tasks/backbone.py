@@ -76,9 +76,12 @@ def backbone(*, params: BackboneParams, weights_json: Path, out_dir: Path) -> No
 
 def write_weights(weights: Mapping[str, np.ndarray], path: Path) -> None:
     """Write the tensors as datasets named by their paths."""
-    with h5py.File(path, "w") as file:
+    # In memory first: where a disk is full, HDF5 fails again while it cleans up, and may take the process down.
+    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
         for name in sorted(weights):
             file.create_dataset(name, data=weights[name])
+        file.flush()
+        path.write_bytes(file.id.get_file_image())
 
 
 def read_weights(path: Path) -> Weights:

@@ -36,10 +36,11 @@ GIVES_WAY = {
     errno.ENFILE: ("too many open files in the system", "close other programs"),
     errno.ENOMEM: ("out of memory", "close other programs, or lower batch sizes,"),
 }
-# How NumPy, C++, TensorFlow, Python and the loader of libraries say it without the system's number and words.
+# How NumPy, C++, OpenVINO, TensorFlow, Python and the loader of libraries say it without the system's number and words.
 OTHER_WORDS = {
-    errno.ENOSPC: r"\d+ requested and \d+ written",
-    errno.ENOMEM: r"bad_alloc|OOM when allocating|can't start new thread|failed to map segment",
+    errno.ENOSPC: r"\d+ requested and \d+ written|iostream error",
+    errno.ENOMEM: r"bad_alloc|OOM when allocating|can't start new thread|Resource temporarily unavailable|"
+    r"failed to map segment",
 }
 
 

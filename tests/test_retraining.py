@@ -109,7 +109,7 @@ class Site:
             yield process
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(60)
+            process.wait(PATIENCE_SECONDS)
             reader.join(10)
 
     def ask(self, path: str, **filters: object) -> list[dict[str, Any]]:

@@ -230,7 +230,7 @@ def _needed_by_versions(project: Path) -> int:
 
     checkout = Project(project)
     with places.opened(checkout.store) as opened:
-        plan = retention.make_plan(checkout, opened)
+        plan = retention.make_plan(checkout, opened, drop_experiments=True)
     kept = [keeper for keeper in plan.keepers if any(name.startswith("v") for name in keeper.names)]
     needed = {md5 for keeper in kept for md5 in keeper.md5s}
     return sum(plan.here.get(md5, 0) for md5 in needed)

@@ -1,7 +1,10 @@
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from uuid import UUID
 
+import anyio
 import pytest
 import requests
 from prefect.client.orchestration import SyncPrefectClient
@@ -10,6 +13,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 
 from flows import deployments
+from flows.commands.worker import _Clock
 from flows.liveness import POOL
 from tests.flows.conftest import processes_in
 from tests.flows.served import Served, state_of, wait_for
@@ -20,15 +24,15 @@ pytest_plugins = ["tests.flows.served"]
 @contextmanager
 def at_work(served: Served) -> Iterator["subprocess.Popen[str]"]:
     """A worker, which ends with the block whatever happens."""
-    worker = served.popen("worker")
+    process = served.popen("worker")
     try:
-        yield worker
+        yield process
     finally:
-        worker.terminate()
+        process.terminate()
         try:
-            worker.communicate(timeout=50)
+            process.communicate(timeout=50)
         finally:
-            worker.kill()
+            process.kill()
             forget_workers(served)
 
 
@@ -52,11 +56,13 @@ def test_a_schedule_outlives_the_server_and_runs_end_with_the_worker(
     every = deployments.parse_schedule(None, "20s", "UTC")
     assert every is not None
     asleep = served.folder / "asleep"
-    with served.in_use(monkeypatch) as client, at_work(served) as worker:
+    with served.in_use(monkeypatch) as client, at_work(served) as process:
         deployment = deployments.find(client, "pipeline") or deployments.deploy(client, "pipeline")
         deployments.set_schedule(client, deployment, every, {"seconds": 30})
-        assert worker.stdout is not None
-        assert worker.stdout.readline().startswith(f"at work for {served.address} (Ctrl-C ends it): `pawline schedule`")
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(
+            f"at work for {served.address} (Ctrl-C ends it): `pawline schedule`"
+        )
 
         served.stop()
         served.start()
@@ -66,12 +72,36 @@ def test_a_schedule_outlives_the_server_and_runs_end_with_the_worker(
         wait_for(60, asleep.exists)
         deployments.switch_off(client, deployment)
         runs = running(client, deployment)
-        worker.terminate()
-        output = worker.communicate(timeout=50)[0]
+        process.terminate()
+        output = process.communicate(timeout=50)[0]
 
-        assert worker.returncode == 0
+        assert process.returncode == 0
         assert "the worker has ended; what is due waits for the next one" in output.splitlines()[-2:]  # Prefect may add
         assert f"napping in {served.folder}\n" in output
         assert runs
         assert {state_of(run, client) for run in runs} == {"Crashed"}
         assert len(processes_in(served.folder)) == 2  # the server and its page
+
+
+def test_a_clock_that_leaps_lets_everything_be_planned_anew(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    hourly = deployments.parse_schedule(None, "1h", "UTC")
+    assert hourly is not None
+    with served.in_use(monkeypatch) as client:
+        deployment = deployments.find(client, "pipeline") or deployments.deploy(client, "pipeline")
+        deployments.set_schedule(client, deployment, hourly, {})
+        wait_for(60, lambda: planned(client))
+        before = planned(client)
+        clock, now = _Clock(), time.time
+        anyio.run(clock.look)
+        assert planned(client) >= before, "nothing happens while it does not leap"
+        monkeypatch.setattr(time, "time", lambda: now() - 86_400)
+        anyio.run(clock.look)
+        monkeypatch.undo()
+    with served.in_use(monkeypatch) as client:
+        wait_for(60, lambda: planned(client) and not planned(client) & before)
+        deployments.switch_off(client, deployment)
+
+
+def planned(client: SyncPrefectClient) -> set[UUID]:
+    """The runs that the server has planned."""
+    return {run.id for run in client.read_flow_runs() if run.state_name == "Scheduled"}
