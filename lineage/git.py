@@ -53,6 +53,22 @@ def find_commit(root: Path, revision: str) -> str | None:
     return done.stdout.decode().strip() if done.returncode == 0 else None
 
 
+def check_refs(root: Path, *patterns: str) -> None:
+    """Read what branches and tags lead to: git itself passes over one that it cannot read, as if it were not there.
+
+    Raises:
+        PawlineError: One of them is damaged, or what it leads to.
+    """
+    done = _run(root, "for-each-ref", "--format=%(refname)", *patterns)
+    refs, said = done.stdout.decode().split(), done.stderr.decode(errors="replace")
+    if refs and "broken ref" not in said:
+        done = _run(root, "rev-list", "--no-walk", *refs)
+        said = done.stderr.decode(errors="replace")
+    if done.returncode != 0 or "broken ref" in said:
+        line = (said.strip().splitlines() or ["no output"])[-1]
+        raise PawlineError(f"git cannot read a branch or tag ({line}): `git fsck` says more, `git fetch` may have it")
+
+
 def read_commit(root: Path, commit: str) -> Commit:
     """Return who made a commit, when, and why."""
     form = "%x00".join(("%H", "%an", "%ae", "%aI", "%s"))

@@ -95,7 +95,7 @@ def _tip(root: Path, registry: Registry) -> str | None:
         return ledger.load(root).tip or next(iter(refs), None)
     except PawlineError as error:
         registry.add("registry", BRANCH, str(error))
-        return refs[0]
+        return next(iter(refs), None)
 
 
 def _verify_decisions(registry: Registry) -> None:

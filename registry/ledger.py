@@ -149,8 +149,9 @@ def load(root: Path) -> Ledger:
     """Return the registry: the local branch, or the remote's where that one is ahead or alone.
 
     Raises:
-        PawlineError: Both have decisions the other lacks.
+        PawlineError: Both have decisions the other lacks, or one of them or a tag is damaged.
     """
+    git.check_refs(root, f"refs/heads/{BRANCH}", f"refs/remotes/*/{BRANCH}", f"refs/tags/{ARTIFACT}*")
     local = git.find_commit(root, f"refs/heads/{BRANCH}")
     remote = _remote_tip(root)
     if local is None or remote is None or local == remote:

@@ -96,7 +96,6 @@ def preprocess(*, raw_dir: Path, images_path: Path, tfrecords_dir: Path, record_
 def list_photos(raw_dir: Path, images_path: Path) -> list[Photo]:
     """Return the kept photos in the raw table's order."""
     columns = ["path", "id", "label", "split", "status"]
-    # No filter of pyarrow's, which imports more: not while another thread imports what changes how that is done.
     table = tables.read_table(images_path, columns, SCHEMA)
     paths, ids, labels, splits, statuses = (table[name].to_pylist() for name in columns)
     kept = {path: place for place, path in enumerate(paths) if statuses[place] == "kept"}
@@ -190,6 +189,7 @@ def _write_metadata(tfrecords_dir: Path, labels: list[str], shards: list[Shard],
     """Write what TFDS needs to load the folder: features.json, dataset_info.json, the label names."""
     # Not in a thread, ahead of time: while it is imported, it puts another import in the place of Python's own, and
     # other threads get modules from it that are none.
+    import tensorflow_datasets as tfds
     import tensorflow_datasets as tfds
 
     features = tfds.features.FeaturesDict(

@@ -34,6 +34,7 @@ def damaged(
     path.unlink()  # DVC's files are write-protected, and may be links
     if changed is not None:
         path.write_bytes(changed)
+        path.chmod(status.st_mode)  # what DVC finds write-protected in its cache, it believes
         if quietly:
             os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     try:
