@@ -133,12 +133,13 @@ def test_nothing_runs_in_a_shell_and_no_name_steers_a_terminal(
         assert "error: done" not in text.replace("\\nerror: done", ""), command
     summary = "".join(path.read_text("utf-8") for path in (ran.project / "reports/summary.md", ran.project / "card.md"))
     assert summary.replace("\n", "").isprintable()
+    commands = ", ".join(dict.fromkeys(command.split()[0] for command in COMMANDS))
     report(
         Fault.HOSTILE,
         "classes, folders and files with names for a shell or a terminal, through a run and its commands",
         tries=len(ran.printed),
         held=len(ran.printed),
-        seen="dvc repro; pawline register, promote, " + ", ".join(dict.fromkeys(command.split()[0] for command in COMMANDS)),
+        seen=f"dvc repro; pawline register, promote, {commands}",
     )
 
 
