@@ -63,6 +63,8 @@ HEARD = """
 window.ran = [];
 for (const name of ['alert', 'confirm', 'prompt', 'print', 'open']) { window[name] = (...all) => window.ran.push(name) }
 """
+# Of an SVG's links, too.
+LINKS = "all => all.map(one => new URL(one.href.baseVal ?? one.href, location.href).protocol)"
 
 
 class Ran(NamedTuple):
@@ -131,12 +133,13 @@ def test_nothing_runs_in_a_shell_and_no_name_steers_a_terminal(
         assert "error: done" not in text.replace("\\nerror: done", ""), command
     summary = "".join(path.read_text("utf-8") for path in (ran.project / "reports/summary.md", ran.project / "card.md"))
     assert summary.replace("\n", "").isprintable()
+    commands = ", ".join(dict.fromkeys(command.split()[0] for command in COMMANDS))
     report(
         Fault.HOSTILE,
         "classes, folders and files with names for a shell or a terminal, through a run and its commands",
         tries=len(ran.printed),
         held=len(ran.printed),
-        seen="dvc repro, pawline register, promote, " + ", ".join(command.split()[0] for command in COMMANDS),
+        seen=f"dvc repro; pawline register, promote, {commands}",
     )
 
 
@@ -148,7 +151,8 @@ def test_nothing_runs_in_a_page(whole_suite_only: None, ran: Ran, report: Report
     for page, (happened, title, text) in zip(pages, opened(pages), strict=True):
         assert happened == [], page
         assert "ran" not in title, page
-        assert "{{7*7}}" in text or page.name not in ("index.html", "card.html"), "a template's braces are text"
+        if page.parent.name != "validation" and page.name != "lineage.html":
+            assert "{{7*7}}" in text, "a template's braces are text"
         held += 1
     index = (ran.project / "reports/index.html").read_text("utf-8")
     assert "alert(1)" in index, "the class is named"
@@ -167,8 +171,7 @@ def opened(pages: list[Path]) -> Iterator[tuple[list[str], str, str]]:
             tab.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true })")
             tab.eval_on_selector_all("body *", "all => all.forEach(one => one.dispatchEvent(new Event('mouseover')))")
             ran = [str(one) for one in tab.evaluate("window.ran")]
-            links = tab.eval_on_selector_all("a[href]", "all => all.map(one => one.protocol)")
-            strange = [link for link in links if link != "file:"]
+            strange = [link for link in tab.eval_on_selector_all("a", LINKS) if link != "file:"]
             loaded = [one for one in happened if not one.startswith(("data:", page.parent.as_uri()))]
             yield loaded + ran + strange, tab.title(), tab.inner_text("body")
             tab.close()
