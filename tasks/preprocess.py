@@ -8,10 +8,8 @@ python -m tasks.preprocess    (about 400 photos a second on two cores, and a sec
 """
 
 import hashlib
-import importlib
 import json
 import logging
-import threading
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
@@ -71,7 +69,6 @@ def preprocess(*, raw_dir: Path, images_path: Path, tfrecords_dir: Path, record_
 
     Shards and photos that the run before has written the same are taken over from it (tasks/reuse.py).
     """
-    threading.Thread(target=importlib.import_module, args=["tensorflow_datasets"], daemon=True).start()  # half a second
     photos = list_photos(raw_dir, images_path)
     labels = sorted({photo.label for photo in photos})
     output = Output(tfrecords_dir, record_out)
@@ -175,7 +172,8 @@ def encode_png(content: bytes, params: ImageParams) -> bytes:
 
 def _write_metadata(tfrecords_dir: Path, labels: list[str], shards: list[Shard], size_px: int) -> None:
     """Write what TFDS needs to load the folder: features.json, dataset_info.json, the label names."""
-    import tensorflow_datasets as tfds  # begun when the stage began
+    # Half a second, and not in a thread while others import: it makes all imports of the process lazy meanwhile.
+    import tensorflow_datasets as tfds
 
     features = tfds.features.FeaturesDict(
         {
