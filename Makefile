@@ -21,7 +21,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 
 repro: setup
-	@dvc repro && echo "done: open reports/index.html; dvc metrics show prints the figures"
+	@python -m flows.mending && dvc repro && echo "done: open reports/index.html; dvc metrics show prints the figures"
 
 test: setup
 	@pytest

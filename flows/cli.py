@@ -3,6 +3,7 @@
 Prefect, DVC and TensorFlow are imported by the commands that need them, so that help appears at once.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -88,6 +89,18 @@ def main() -> None:
     130 interrupted; 143 ended.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        _run_app()
+    except SystemExit as ended:
+        server = sys.modules.get("flows.server")
+        if server is not None and server.is_lost():  # Prefect would go on for minutes to tell it what happened
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
+        raise
+
+
+def _run_app() -> None:
     try:
         app()
     except PawlineError as error:

@@ -21,7 +21,7 @@ from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 
-from flows import policy
+from flows import mending, policy
 from flows.policy import Policy, Resources
 from flows.stage_process import StageProcesses
 from tasks.stage import TEMPORARY_FAILURE, PawlineError, TemporaryError
@@ -73,6 +73,7 @@ def plan(targets: Sequence[str] = ()) -> list[PlannedStage]:
     Raises:
         PawlineError: A target is no stage, DVC cannot read dvc.yaml, or a stage's `meta` is wrong.
     """
+    mending.mend(Path.cwd())
     with _dvc_errors_in_one_line(), Repo() as repo:
         graph = get_active_graph(repo.index.graph)
         known = [stage.addressing for stage in plan_repro(graph)]

@@ -157,7 +157,7 @@ def _challenge(
     verdict = judge(project, run, folder)
     cancelling.check()
     state = _decide(project, run, verdict)
-    git.git(project.root, "update-ref", LAST_RUN, run.commit or "")
+    git.point(project.root, LAST_RUN, run.commit or "")
     return state
 
 

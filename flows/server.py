@@ -11,6 +11,7 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import urllib.request
 from dataclasses import asdict, dataclass
@@ -33,6 +34,13 @@ PAGE_HEADERS = {  # of whatever is served to browsers: no frame of another site,
 }
 LEAST_FREE_BYTES = 20 * 10**6  # for Prefect's database to begin with, and for some runs
 CLOCK_SECONDS = 10.0  # by which a process's start time may differ when the clock has been set
+SERVER_APP = "prefect.server.api.server:create_app"  # in the command line of a temporary server
+# Waits until its standard input is closed, and ends a process that is its parent's.
+WATCHDOG = "import os, signal, sys; p = os.pidfd_open(int(sys.argv[1])); sys.stdin.read(); "
+WATCHDOG += "signal.pidfd_send_signal(p, signal.SIGTERM)"
+
+_temporary: list[psutil.Process] = []  # servers that this process has started
+_watchdogs: list["subprocess.Popen[bytes]"] = []  # kept, so that their standard inputs stay open
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,7 @@ def connect() -> None:
         raise PawlineError(f"Prefect's temporary server did not start: {' '.join(str(error).split())}") from error
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    _end_with_this_process()
     problem = client.api_healthcheck()
     api = str(client.api_url).rstrip("/")
     if _lacks_suffix(api):  # asked first: Prefect's page may answer in the server's stead
@@ -128,6 +137,30 @@ def connect() -> None:
     if problem is not None:
         raise PawlineError(f"no Prefect server at {api} ({problem}): start it, or unset {API_VARIABLE}")
     liveness.end_dead_runs()
+
+
+def _end_with_this_process() -> None:
+    """Let a temporary server end when this process is killed: Prefect ends it only where Python ends in good order."""
+    for child in psutil.Process().children():
+        if child in _temporary or SERVER_APP not in child.cmdline():
+            continue
+        _temporary.append(child)
+        if hasattr(os, "pidfd_open"):  # Linux has it
+            _watchdogs.append(
+                subprocess.Popen(  # noqa: S603 - a fixed command
+                    [sys.executable, "-I", "-S", "-c", WATCHDOG, str(child.pid)],
+                    cwd="/",
+                    stdin=subprocess.PIPE,  # nothing is ever written: the end of this process closes it
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            )
+
+
+def is_lost() -> bool:
+    """Say whether this process has started a temporary server that is no more."""
+    return any(not child.is_running() or child.status() == psutil.STATUS_ZOMBIE for child in _temporary)
 
 
 def require() -> str:

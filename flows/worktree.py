@@ -12,6 +12,7 @@ from pathlib import Path
 from dvc.config import Config
 from dvc.repo import Repo
 
+from flows import mending
 from flows.dvc_graph import GUEST_LOCK_PATH, LOCK_PATH, hold_lock
 from lineage import git, lockfile
 from lineage.rebuild import link_outside_files
@@ -52,6 +53,7 @@ def opened(project: Project, commit: str, lock: bytes | None) -> Iterator[Path]:
     link_outside_files(root, folder, lockfile.load_yaml((folder / "params.yaml").read_bytes(), origin="params.yaml"))
     if lock is not None:
         (folder / "dvc.lock").write_bytes(lock)
+    mending.mend(folder)
     with dvc_errors(), Repo(str(folder)) as repo:
         repo.checkout(force=True, allow_missing=True)
     yield folder
@@ -98,7 +100,7 @@ def keep_run(project: Project, folder: Path, *, base: str, name: str, message: s
     git.git(folder, "add", "--", *RUN_FILES)
     tree = git.git(folder, "write-tree").decode().strip()
     commit = git.git(folder, "commit-tree", tree, "-p", base, stdin=f"{message}\n".encode()).decode().strip()
-    git.git(project.root, "update-ref", f"refs/exps/{base[:2]}/{base[2:]}/{name}", commit)
+    git.point(project.root, f"refs/exps/{base[:2]}/{base[2:]}/{name}", commit)
     return Run(name, "experiment", commit)
 
 

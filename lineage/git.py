@@ -1,7 +1,9 @@
 """What lineage needs of git, by git's own command; paths are relative to the project's folder."""
 
+import logging
 import os
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,12 @@ from tasks.stage import PawlineError
 
 SEPARATOR = "\0"  # between fields of a commit: the one character that none can hold
 NO_FILE = f"{os.devnull}/none"  # can never be there; git comments on a file of grafts that is, even if it is empty
+
+
+DEAD_LOCK_SECONDS = 10.0
+SECONDS_BETWEEN_LOOKS = 0.1
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,53 @@ def git(root: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
         command = next(argument for argument in arguments if not argument.startswith("-") and "=" not in argument)
         raise PawlineError(f"git {command}: {line.removeprefix('fatal: ')}")
     return done.stdout
+
+
+def point(root: Path, ref: str, new: str, old: str | None = None) -> None:
+    """Let a ref that Pawline alone writes point to an object.
+
+    A git that is killed leaves the ref's lock file behind, with which every later one fails. Git holds it for
+    milliseconds: one that stays as it is for seconds is dead, and is removed.
+
+    Args:
+        root: The project's folder.
+        ref: The ref.
+        new: The object's id.
+        old: What it must have pointed to; empty: there must be none; None: whatever.
+
+    Raises:
+        PawlineError: It points elsewhere, or git refuses.
+    """
+    arguments = ["update-ref", "-m", "pawline", ref, new, *([] if old is None else [old])]
+    lock = root / git(root, "rev-parse", "--git-path", f"{ref}.lock").decode().strip()
+    try:
+        git(root, *arguments)
+    except PawlineError:
+        if not _outlasted(lock):
+            raise
+        git(root, *arguments)
+
+
+def _outlasted(lock: Path) -> bool:
+    """Say whether there was a lock file, which is gone by now: by itself, or because nobody had it any more."""
+    seen = _identity(lock)
+    if seen is None:
+        return False
+    deadline = time.monotonic() + DEAD_LOCK_SECONDS
+    while _identity(lock) == seen:
+        if time.monotonic() > deadline:
+            logger.warning("%s was left behind by a git that was killed: removed", lock)
+            lock.unlink(missing_ok=True)
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    return True
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def is_repository(root: Path) -> bool:

@@ -101,13 +101,10 @@ def _write_tree(root: Path, objects: dict[str, str]) -> str:
 def _point(root: Path, ref: str, new: str, old: str | None) -> None:
     """Let a branch or tag point to an object, if it still points to the old one."""
     try:
-        git.git(root, "update-ref", "-m", "pawline", ref, new, old or NOTHING)
+        git.point(root, ref, new, old or NOTHING)
     except PawlineError as error:
-        lock = root / git.git(root, "rev-parse", "--git-path", f"{ref}.lock").decode().strip()
         if git.git(root, "for-each-ref", "--format=%(objectname)", ref).decode().strip() != (old or ""):
             raise PawlineError("someone else decided meanwhile: run it again") from error
-        if lock.exists():
-            raise PawlineError(f"{lock} is in the way: if no git is at work here, it was left behind: rm it") from error
         raise
 
 

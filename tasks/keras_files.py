@@ -8,7 +8,7 @@ resume, and they must load without the classes that they were trained with.
 import errno
 import json
 import os
-import tempfile
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,14 @@ def save_model(model: Model, path: Path) -> None:
     if path.suffix == ".h5":
         bare.save(path)
         return
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        as_keras_writes = Path(folder) / "model.keras"
-        bare.save(as_keras_writes)
-        _rewrite(as_keras_writes, path)
+    folder = path.with_name(f"{path.name}.unfinished")  # always of that name: what a kill leaves, the next run removes
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        bare.save(folder / "model.keras")
+        _rewrite(folder / "model.keras", path)
+    finally:
+        shutil.rmtree(folder)
 
 
 def load_model(path: Path) -> Model:

@@ -190,7 +190,6 @@ def _write_metadata(tfrecords_dir: Path, labels: list[str], shards: list[Shard],
     # Not in a thread, ahead of time: while it is imported, it puts another import in the place of Python's own, and
     # other threads get modules from it that are none.
     import tensorflow_datasets as tfds
-    import tensorflow_datasets as tfds
 
     features = tfds.features.FeaturesDict(
         {

@@ -1,11 +1,18 @@
 """Git underneath: what tests do to a repository in the current folder."""
 
 import subprocess
+from pathlib import Path
 
 
 def git(*arguments: str, stdin: str | None = None) -> str:
     """Run git in the current folder and return what it printed."""
     done = subprocess.run(["git", *arguments], input=stdin, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def git_in(folder: Path, *arguments: str) -> str:
+    """Run git in a folder and return what it printed."""
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 

@@ -54,9 +54,16 @@ def connected_to_prefect() -> Iterator[None]:
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     server.connect()
+    import httpx
+
     # Nobody waits for heartbeats, and a flow that has them takes up to a second to end.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        yield
+        try:
+            yield
+        except httpx.TransportError as error:
+            raise PawlineError(
+                f"Prefect's server is gone in the middle of the run ({error}): what was finished is kept; run it again"
+            ) from error
 
 
 class _Terminal(logging.Handler):

@@ -75,7 +75,7 @@ def verify_command(
       pawline verify v2 --reproduce            rebuild it as well: takes as long as the run itself
     """  # noqa: D301 - \b keeps the lines of the examples apart
     here = enter_project()
-    from lineage import links, runs
+    from lineage import busy, links, runs
     from lineage.verify import verify
 
     project = runs.Project(Path.cwd())
@@ -85,7 +85,10 @@ def verify_command(
     with interruptible("nothing was changed"):
         if fetch:
             project.store.fetch_outputs(project.lock(run))
+        before = busy.look(project.root)
         found = verify(project, run, progress=True, registry_key=key)
+        if not links.all_hold(found):
+            busy.check_at_rest(project.root, before)
         if not json_:
             typer.echo("\n".join(_table(found)))
             typer.echo(_verdict(run.name, found, seconds=time.monotonic() - started))

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 from flows import server
 from flows.server import Server
 from tasks.stage import PawlineError
+from tests.conftest import ROOT
 from tests.flows.served import Served
 
 pytest_plugins = ["tests.flows.served"]
@@ -141,3 +143,26 @@ def test_a_home_that_cannot_be_written_is_one_line(workdir: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     advice = "Not a directory: Prefect keeps its records there; set PREFECT_HOME to a folder of yours"
     assert done.stderr.splitlines()[-1].endswith(advice)
+
+
+KILLED = """
+import os, signal, subprocess, sys
+from flows import server
+
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", server.SERVER_APP])
+server._end_with_this_process()
+print(child.pid, flush=True)
+sys.stdin.readline()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_temporary_server_ends_with_the_process_that_is_killed() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout is not None
+    child = psutil.Process(int(process.stdout.readline()))
+    process.communicate("now\n", timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    child.wait(60)

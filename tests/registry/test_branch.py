@@ -1,6 +1,7 @@
 """Writing the branch with git's plumbing, in a small repository made here."""
 
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -74,13 +75,24 @@ def test_the_second_of_two_writers_loses(repository: Path) -> None:
     assert load(repository).files == ["a", "c"]
 
 
-def test_a_lock_file_that_was_left_behind_is_named(repository: Path) -> None:
+def test_a_lock_file_that_was_left_behind_is_removed(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("lineage.git.DEAD_LOCK_SECONDS", 0.3)
     lock = repository / ".git/refs/heads/registry.lock"
     lock.touch()
-    with pytest.raises(PawlineError, match=r"refs/heads/registry\.lock is in the way.*: rm it"):
-        branch.append(load(repository), {"a": b"1"}, "One")
-    lock.unlink()
     branch.append(load(repository), {"a": b"1"}, "One")
+    assert load(repository).files == ["a"]
+    assert not lock.exists()
+    assert f"{lock} was left behind by a git that was killed: removed" in caplog.messages
+
+
+def test_a_lock_file_that_somebody_holds_is_waited_for(repository: Path) -> None:
+    lock = repository / ".git/refs/heads/registry.lock"
+    lock.touch()
+    threading.Timer(1, lock.unlink).start()
+    branch.append(load(repository), {"a": b"1"}, "One")
+    assert load(repository).files == ["a"]
 
 
 def test_a_branch_that_is_checked_out_is_left_alone(repository: Path) -> None:

@@ -94,3 +94,11 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
     keras.Model(image, keras.layers.Lambda(lambda x: x * 2)(image)).save(tmp_path / "m.keras")
     with pytest.raises(PawlineError, match=r"m\.keras is refused: a Lambda is no layer that Pawline builds$"):
         keras_files.load_model(tmp_path / "m.keras")
+
+
+def test_what_a_kill_left_while_saving_goes_with_the_next(tmp_path: Path) -> None:
+    left = tmp_path / "model.keras.unfinished"
+    left.mkdir()
+    (left / "model.keras").write_bytes(b"half")
+    keras_files.save_model(small_model(), tmp_path / "model.keras")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.keras"]

@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import pytest
+
+from flows.dvc_graph import plan_stages
+from flows.mending import mend
+from lineage.lockfile import parse_lock
+from tests.flows.conftest import dvc
+
+CONFLICT = b"<<<<<<< HEAD\n=======\n>>>>>>> theirs\n"
+
+
+def test_a_dvc_lock_that_is_cut_off_loses_the_stage_that_is_not_whole(recorded: Path) -> None:
+    whole = (recorded / "dvc.lock").read_bytes()
+    stages = parse_lock(whole)
+    for length in range(0, len(whole) + 1, 23):
+        (recorded / "dvc.lock").write_bytes(whole[:length])
+        mend(recorded)
+        kept = parse_lock((recorded / "dvc.lock").read_bytes()) if (recorded / "dvc.lock").exists() else {}
+        assert list(kept.items()) == list(stages.items())[: len(kept)]
+        assert len(kept) >= sum(whole.index(f"  {name}:".encode()) < length for name in stages) - 1
+
+
+def test_dvc_finds_what_was_lost_in_its_run_cache(recorded: Path) -> None:
+    whole = (recorded / "dvc.lock").read_bytes()
+    (recorded / "dvc.lock").write_bytes(whole[: len(whole) // 2])
+    assert plan_stages() == ["source", "left", "right", "join"]
+    assert dvc("repro").count("Running stage") == 1, "source, which always runs"
+    assert (recorded / "dvc.lock").read_bytes() == whole
+
+
+def test_an_rwlock_that_is_cut_off_is_removed(recorded: Path) -> None:
+    rwlock = recorded / ".dvc/tmp/rwlock"
+    rwlock.write_text('{"write": {"left.txt')
+    mend(recorded)
+    assert not rwlock.exists()
+    dvc("repro")
+    left = rwlock.read_bytes()
+    mend(recorded)
+    assert rwlock.read_bytes() == left
+
+
+@pytest.mark.parametrize("wrong", [CONFLICT, b"stages: {left: 3}\n"])
+def test_what_no_kill_left_is_left_alone(recorded: Path, wrong: bytes) -> None:
+    content = (recorded / "dvc.lock").read_bytes()
+    (recorded / "dvc.lock").write_bytes(wrong + content)
+    mend(recorded)
+    assert (recorded / "dvc.lock").read_bytes() == wrong + content
+
+
+def test_nothing_is_mended_while_dvc_is_at_work(recorded: Path) -> None:
+    from dvc.repo import Repo, lock_repo
+
+    with Repo() as repo, lock_repo(repo):
+        (recorded / "dvc.lock").write_bytes(b"")
+        mend(recorded)
+        assert (recorded / "dvc.lock").read_bytes() == b""
+    mend(recorded)
+    assert not (recorded / "dvc.lock").exists()

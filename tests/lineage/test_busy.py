@@ -1,0 +1,38 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from lineage.busy import check_at_rest, look
+from tasks.stage import PawlineError
+
+
+def write_rwlock(root: Path, pid: int) -> None:
+    (root / ".dvc/tmp").mkdir(parents=True, exist_ok=True)
+    writing = {"data/raw": {"pid": pid, "cmd": "dvc repro"}}
+    (root / ".dvc/tmp/rwlock").write_text(json.dumps({"read": {}, "write": writing}))
+
+
+def test_a_workspace_in_which_nothing_works_is_at_rest(tmp_path: Path) -> None:
+    check_at_rest(tmp_path, look(tmp_path))
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\n")
+    write_rwlock(tmp_path, 2**22 + 1)  # of no process: it was killed
+    check_at_rest(tmp_path, look(tmp_path))
+    (tmp_path / ".dvc/tmp/rwlock").write_text('{"write": {"data')
+    check_at_rest(tmp_path, look(tmp_path))
+
+
+def test_a_run_at_work_is_named(tmp_path: Path) -> None:
+    before = look(tmp_path)
+    write_rwlock(tmp_path, os.getpid())
+    message = rf"^a run changes the workspace \(process {os.getpid()}\), and what it replaces cannot be verified: run"
+    with pytest.raises(PawlineError, match=message):
+        check_at_rest(tmp_path, before)
+
+
+def test_a_run_that_ended_meanwhile_is_noticed(tmp_path: Path) -> None:
+    before = look(tmp_path)
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\n")
+    with pytest.raises(PawlineError, match=r"^a run changes the workspace \(it has just ended\)"):
+        check_at_rest(tmp_path, before)
