@@ -6,6 +6,7 @@
 """
 
 import argparse
+import ast
 import hashlib
 import json
 from enum import StrEnum
@@ -37,6 +38,15 @@ TABLE = """## {fault}
 |---|---:|---:|---|---|
 {lines}
 """
+
+UNTRIED = """
+## Not tried in full on this machine
+
+`make test` tries them, or a few of them; of their full number there is nothing to show:
+
+{lines}
+"""
+SAYING = {"report", "say"}  # the fixtures by which a test says what it found
 
 
 class Fault(StrEnum):
@@ -114,7 +124,20 @@ def merge(folder: Path, known: list[Found]) -> list[Found]:
 def render(machine: str, found: list[Found]) -> str:
     """Return the page, in Markdown."""
     sections = [_section(fault, [one for one in found if one.fault == fault]) for fault in Fault]
-    return PAGE.format(machine=f"Seen on: {machine}.", sections="\n".join(section for section in sections if section))
+    page = PAGE.format(machine=f"Seen on: {machine}.", sections="\n".join(section for section in sections if section))
+    silent = tests_that_say() - {one.test.partition("[")[0] for one in found}
+    return page + (UNTRIED.format(lines="\n".join(f"- `{test}`" for test in sorted(silent))) if silent else "")
+
+
+def tests_that_say() -> set[str]:
+    """Return the ids of the tests that say what they found, without importing them."""
+    return {
+        f"{path.relative_to(ROOT).as_posix()}::{node.name}"
+        for path in Path(__file__).parent.glob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+        if SAYING & {argument.arg for argument in node.args.args}
+    }
 
 
 def _section(fault: Fault, found: list[Found]) -> str:

@@ -29,3 +29,13 @@ def test_the_page_has_every_kind_that_was_tried(tmp_path: Path, monkeypatch: pyt
     assert page.count("| `source` | 20 | 20 | the same bytes | `death` |") == 1
     assert "## Sudden death\n" in page
     assert "## Soak\n" not in page
+
+
+def test_the_page_names_what_was_not_tried_in_full() -> None:
+    tests = results.tests_that_say()
+    assert "tests/faults/test_soak.py::test_nothing_grows" in tests
+    page = results.render(
+        "this machine", [found("tests/faults/test_soak.py::test_nothing_grows", "rounds", Fault.SOAK)]
+    )
+    assert page.count("test_nothing_grows") == 1
+    assert page.count("\n- `tests/faults/") == len(tests) - 1
