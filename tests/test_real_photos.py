@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from tasks import seals
 from tasks.backbone import backbone
 from tasks.evaluate import evaluate
 from tasks.feature_store import read_ids, shard_files
@@ -112,6 +113,7 @@ def check_planted_label_errors(data: Path) -> None:
     for path in shard_files(data / "features", "train", "labels"):
         labels = np.load(path)
         np.save(path, [1 - label if next(rows) in flipped else label for label in labels])
+    seals.seal(data / "features")
     label_errors(
         features_dir=data / "features",
         images_path=data / "images.parquet",
