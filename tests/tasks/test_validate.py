@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tasks import tables
 from tasks import validate as validate_module
 from tasks.cluster import map_chunks
 from tasks.image_table import SCHEMA, ImageRow, read_images
@@ -176,8 +177,10 @@ def test_files_that_are_not_what_was_ingested(tmp_path: Path) -> None:
     raw_dir.mkdir(parents=True)
     write_shards(source(), raw_dir)
     shard = raw_dir / "raw-00000.parquet"
-    content = jpeg(7)
-    shard.write_bytes(shard.read_bytes().replace(content, content[:-1] + b"\xd8"))
+    table = tables.read_table(shard)
+    contents = [content.replace(jpeg(7), jpeg(7)[:-1] + b"\xd8") for content in table["content"].to_pylist()]
+    column = table.schema.get_field_index("content")
+    tables.write_table(table.set_column(column, table.schema.field(column), [contents]), shard)
     with pytest.raises(PawlineError, match=r"raw-00000.parquet row group 0: a file is not what was ingested: run `dvc"):
         examine(raw_dir, params(), NOTHING)
 
