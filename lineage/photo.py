@@ -20,6 +20,7 @@ from lineage.runs import MODEL_PATH, Project, Run, all_runs, find_file, is_file
 from lineage.tables import read_columns
 from registry import ledger
 from tasks.feature_store import shard_name
+from tasks.raw import SHARD_SUFFIX
 from tasks.stage import PawlineError
 
 PREDICTIONS_PATH = "data/predictions.parquet"
@@ -261,7 +262,8 @@ def _position(project: Project, seen: _SeenRun, photo: PhotoFile) -> int | None:
     of_split = pc.and_(pc.equal(images["status"], "kept"), pc.equal(images["split"], photo.split))
     paths = set(images["path"].filter(of_split).to_pylist())
     shards = _local_files(project, seen.lock, RAW_PATH)
-    in_order = (path for name in sorted(shards) for path in _paths(shards[name]) if path in paths)
+    names = sorted(name for name in shards if name.endswith(SHARD_SUFFIX))
+    in_order = (path for name in names for path in _paths(shards[name]) if path in paths)
     return next((place for place, path in enumerate(in_order) if path == photo.path), None)
 
 

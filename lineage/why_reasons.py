@@ -11,6 +11,7 @@ from lineage.lockfile import Lock, LockedPath, LockedStage
 from lineage.photo_changes import PhotoChanges, photo_changes, raw_changes
 from lineage.records import Record
 from lineage.runs import WORKSPACE, Project
+from tasks.raw import SHARD_SUFFIX
 
 RAW_PATH = "data/raw"
 MOST_VERSIONS = 200  # of a code file, to look at for the one that a stage read
@@ -175,7 +176,8 @@ def _photos(project: Project, read: LockedPath, written: LockedPath) -> PhotoCha
         tables = [project.store.read(path.md5) for path in (read, written)]
         return None if tables[0] is None or tables[1] is None else photo_changes(tables[0], tables[1])
     if read.path == RAW_PATH:
-        shards = [set((project.store.list_folder(path) or {}).values()) for path in (read, written)]
+        folders = [project.store.list_folder(path) or {} for path in (read, written)]
+        shards = [{md5 for name, md5 in folder.items() if name.endswith(SHARD_SUFFIX)} for folder in folders]
         if not all(shards) or not all(map(project.store.has, shards[0] ^ shards[1])):
             return None
         return raw_changes(

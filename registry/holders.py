@@ -22,6 +22,7 @@ from lineage.runs import Project, Run, all_runs
 from lineage.store import Store
 from lineage.tables import read_columns
 from registry.places import as_dvc_writes, run_cache_entries
+from tasks.raw import SHARD_SUFFIX
 
 RAW, IMAGES, TFRECORDS, FEATURES, EXPLANATIONS, REPORT = (
     "data/raw",
@@ -179,7 +180,8 @@ class _Search:
 
     def raw(self, folder: str, rows: list[Row], *, certain: bool) -> dict[str, str]:
         """Return the raw shards that hold photos; `certain` says that the folder does."""
-        files = self._files(folder) if rows else {}
+        known = self._files(folder) if rows else {}
+        files = {name: md5 for name, md5 in known.items() if name.endswith(SHARD_SUFFIX)}
         holders: dict[str, str] = {}
         for row in rows:
             answers = {name: self._raw_shard_holds(md5, row) for name, md5 in files.items()}

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from tasks import seals, tables
 from tasks.stage import PawlineError
 
+SHARD_SUFFIX = ".parquet"  # by which shards are told from the seal beside them
 SCHEMA = pa.schema(
     [
         ("path", pa.string()),
@@ -67,7 +68,7 @@ def write_shards(records: Iterable[RawRecord], out_dir: Path) -> int:
 
 def shard_paths(raw_dir: Path) -> list[Path]:
     """Return the shards in order."""
-    return sorted(raw_dir.glob("raw-*.parquet"))
+    return sorted(raw_dir.glob(f"raw-*{SHARD_SUFFIX}"))
 
 
 class Chunk(NamedTuple):

@@ -26,7 +26,7 @@ def tries() -> Tries:
     return lambda few, full: full if FULL else few
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")  # so that it comes before what a module makes for its tests
 def whole_suite_only() -> None:
     """Skip what takes minutes, unless all is tried."""
     if not FULL:

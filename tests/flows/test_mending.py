@@ -17,13 +17,19 @@ def test_a_dvc_lock_that_is_cut_off_loses_the_stage_that_is_not_whole(recorded: 
         (recorded / "dvc.lock").write_bytes(whole[:length])
         mend(recorded)
         kept = parse_lock((recorded / "dvc.lock").read_bytes()) if (recorded / "dvc.lock").exists() else {}
-        assert list(kept.items()) == list(stages.items())[: len(kept)]
+        for name, stage in list(kept.items())[:-1]:
+            assert stage == stages[name]
+        for name, stage in list(kept.items())[-1:]:  # a cut between two lines shows to DVC: an output has no digest
+            assert stages[name].outs[: len(stage.outs)] == stage.outs
+            assert stages[name].deps[: len(stage.deps)] == stage.deps
         assert len(kept) >= sum(whole.index(f"  {name}:".encode()) < length for name in stages) - 1
 
 
-def test_dvc_finds_what_was_lost_in_its_run_cache(recorded: Path) -> None:
+@pytest.mark.parametrize("between_lines", [False, True])
+def test_dvc_finds_what_was_lost_in_its_run_cache(recorded: Path, between_lines: bool) -> None:
     whole = (recorded / "dvc.lock").read_bytes()
-    (recorded / "dvc.lock").write_bytes(whole[: len(whole) // 2])
+    middle = len(whole) // 2
+    (recorded / "dvc.lock").write_bytes(whole[: whole.index(b"    outs:", middle) if between_lines else middle])
     assert plan_stages() == ["source", "left", "right", "join"]
     assert dvc("repro").count("Running stage") == 1, "source, which always runs"
     assert (recorded / "dvc.lock").read_bytes() == whole

@@ -24,7 +24,7 @@ from tasks.image_table import SCHEMA, ImageRow, read_images
 from tasks.images import Verdict
 from tasks.params import ValidateParams
 from tasks.raw import RawRecord, Wanted, write_shards
-from tasks.stage import PawlineError
+from tasks.stage import SEAL, PawlineError
 from tasks.validate import examine, main, validate
 from tasks.verdicts import NOTHING
 from tests.conftest import ROOT
@@ -181,6 +181,7 @@ def test_files_that_are_not_what_was_ingested(tmp_path: Path) -> None:
     table = tables.read_table(shard)
     contents = [content.replace(jpeg(7), jpeg(7)[:-1] + b"\xd8") for content in table["content"].to_pylist()]
     tables.write_table(pa.Table.from_pydict(table.to_pydict() | {"content": contents}, table.schema), shard)
+    (raw_dir / SEAL).unlink()
     with pytest.raises(PawlineError, match=r"raw-00000.parquet row group 0: a file is not what was ingested: run `dvc"):
         examine(raw_dir, params(), NOTHING)
 
