@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lineage.photo_changes import PhotoChange, PhotoChanges, photo_changes, raw_changes
 from tasks.image_table import ImageRow, write_images
-from tasks.raw import RawRecord, write_shards
+from tasks.raw import RawRecord, shard_paths, write_shards
 
 
 def table(folder: Path, *rows: ImageRow) -> bytes:
@@ -95,5 +95,5 @@ def test_raw_tables_are_compared_by_content(tmp_path: Path) -> None:
     for name, photos in {"a": {"cat/1": b"1", "cat/2": b"2"}, "b": {"cat/1": b"new", "dog/2": b"2"}}.items():
         (tmp_path / name).mkdir()
         write_shards((RawRecord(path, path[:3], "", content) for path, content in photos.items()), tmp_path / name)
-    changes = raw_changes((tmp_path / "a").iterdir(), (tmp_path / "b").iterdir())
+    changes = raw_changes(shard_paths(tmp_path / "a"), shard_paths(tmp_path / "b"))
     assert changes.summary() == "1 added, 1 removed, 1 renamed, 1 relabelled"

@@ -26,6 +26,7 @@ def test_what_is_where_and_deleting_it(three_runs: Path, tmp_path: Path) -> None
     (tmp_path / "fresh").mkdir()
     for name in ("backup", "fresh", "unplugged"):
         add_remote(three_runs, name, tmp_path / name)
+    (three_runs / ".dvc/cache/files/md5/ab").mkdir(exist_ok=True)
     (three_runs / ".dvc/cache/files/md5/ab/unfinished.tmp").write_bytes(b"DVC's own")
     store = Project(three_runs).store
     with places.opened(store) as opened:
@@ -53,7 +54,10 @@ def test_an_entry_of_the_run_cache_goes_with_what_it_would_bring_back(three_runs
     folder = next(md5 for outs in named.values() for md5, path in outs.items() if path == "data/features")
     listed = json.loads(store.object_path(folder).read_bytes())
     shard = next(file["md5"] for file in listed if file["relpath"] == "train-00000-pooled.npy")
-    holding = [path for path, outs in named.items() if folder in outs or shard in outs]
+    folders = {md5 for outs in named.values() for md5 in outs if md5.endswith(".dir")}
+    with_it = {md5 for md5 in folders if shard in store.object_path(md5).read_text()}
+    assert folder in with_it
+    holding = [path for path, outs in named.items() if with_it & set(outs)]
     assert places.drop_run_cache(store, {shard}) == len(holding) > 0
     assert set(before) - set(places.run_cache_entries(store)) == set(holding)
     assert places.drop_run_cache(store, {shard}) == 0

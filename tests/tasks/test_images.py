@@ -235,7 +235,11 @@ FULL_UP = "open_files = [open('/dev/null') for _ in range(8)]; resource.setrlimi
 @pytest.mark.parametrize(
     ("lacking", "side_px", "raised"),
     [
-        ("resource.setrlimit(resource.RLIMIT_AS, (400_000_000, 400_000_000))", 8_000, "MemoryError"),
+        (
+            "resource.setrlimit(resource.RLIMIT_AS, (400_000_000, 400_000_000))",
+            8_000,
+            "out_of_memory",
+        ),  # which validate looks into: tasks/limits.py
         (FULL_UP, 50, "OSError"),
     ],
 )

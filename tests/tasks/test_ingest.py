@@ -103,14 +103,21 @@ def test_names_survive_and_loose_files_are_counted(workdir: Path, caplog: pytest
     assert "files left out: 1 (1 beside the class folders)" in caplog.text
 
 
-@pytest.mark.parametrize("seen", [None, "{ torn", '{"source": "synthetic"}'])
-def test_a_source_that_is_not_as_seen_is_refused_and_earlier_outputs_stay(workdir: Path, seen: str | None) -> None:
+AGAIN = r"run `python -m tasks\.source` again"
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"), [(None, AGAIN), ("{ torn", "data/source.json is damaged"), ('{"source": "synthetic"}', AGAIN)]
+)
+def test_a_source_that_is_not_as_seen_is_refused_and_earlier_outputs_stay(
+    workdir: Path, seen: str | None, said: str
+) -> None:
     params = data_params("directory", photos_folder(workdir))
     before = ingested(params)
     SOURCE_JSON.unlink()
     if seen:
         SOURCE_JSON.write_text(seen)
-    with pytest.raises(PawlineError, match=r"run `python -m tasks\.source` again"):
+    with pytest.raises(PawlineError, match=said):
         ingest(source_json=SOURCE_JSON, raw_dir=RAW, params=params)
     assert [record for shard in shard_paths(RAW) for record in read_shard(shard)] == before
 
