@@ -5,7 +5,7 @@ from typing import Final
 
 import pytest
 
-from tasks import backbones
+from tasks import backbones, seals
 from tasks.backbone import backbone
 from tasks.evaluate import evaluate
 from tasks.features import features
@@ -55,6 +55,7 @@ def test_every_stage(small_run: Run, tmp_path_factory: pytest.TempPathFactory) -
         summary = json.loads((run.stage1_dir / "summary.json").read_text())
         summary["best"] |= {"val_accuracy": 0.0}
         write_json(summary, run.stage1_dir / "summary.json")
+        seals.seal(run.stage1_dir)
         fine_tune(
             inputs=FineTuneInputs(run.features_dir, run.stage1_dir, run.backbone_dir),
             stage2_dir=run.stage2_dir,
