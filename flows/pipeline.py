@@ -16,7 +16,7 @@ from prefect.runtime import flow_run, task_run
 from prefect.states import Cancelled, Completed
 from prefect.tasks import exponential_backoff
 
-from flows import artifacts, dvc_graph, liveness, pools, presets
+from flows import artifacts, cancelling, dvc_graph, liveness, pools, presets
 from flows.cancelling import stoppable
 from flows.dvc_graph import PlannedStage
 from flows.stage_process import StageProcesses, StoppedError
@@ -118,6 +118,7 @@ def _run_stages(
     states = {name: future.state for name, future in futures.items()}
     failed = [state for state in states.values() if state.is_failed()]
     if failed:
+        cancelling.check()  # a stage in another pool may have heard of it before this run has
         min(failed, key=lambda state: state.timestamp).result()  # raises what went wrong
     return states
 
