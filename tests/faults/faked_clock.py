@@ -17,6 +17,7 @@ class FakedClock:
 
     def __init__(self, library: Path, file: Path) -> None:
         self._file = file
+        self._setting = threading.Lock()  # one clock may jump for several processes, each in a thread of its own
         self.env = {
             "LD_PRELOAD": str(library),
             "FAKETIME_TIMESTAMP_FILE": str(file),
@@ -28,8 +29,9 @@ class FakedClock:
     def set(self, shift: str) -> None:
         """Shift it, such as by `-1d`, against the machine's."""
         new = self._file.with_suffix(".new")
-        new.write_text(f"{shift}\n")
-        new.replace(self._file)
+        with self._setting:
+            new.write_text(f"{shift}\n")
+            new.replace(self._file)
 
     @contextmanager
     def jumping(self) -> Iterator[None]:

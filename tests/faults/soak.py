@@ -4,7 +4,8 @@
 
 One Prefect server and one worker carry out all rounds. Before each, the oldest photos of either class go and as many
 new ones come. After each, when nothing is at work, a line goes into FOLDER/rounds.jsonl; every tenth round ends with
-`pawline gc --drop-experiments`. `judge` says what grew. Takes about a minute a round on two idle processors.
+`pawline gc --drop-experiments`. `judge` says what grew. Takes about a minute a round on two idle processors. The same
+command carries on where an earlier one ended, with a new server and worker.
 """
 
 import argparse
@@ -26,9 +27,9 @@ from tests.test_pipeline import commit, copy_project, run, set_params
 from tests.test_retraining import SETTINGS, Site, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
-SMALLEST = SETTINGS | {"train_head.epochs": 1}
-PHOTOS, NEW = 14, 3  # of either class: in the folder, and exchanged in each round
-MOST = 600  # as many real photos of either class there are; then it begins anew
+SMALLEST = SETTINGS | {"train_head.epochs": 1, "validate.splits": {"train": 0.5, "val": 0.25, "test": 0.25}}
+PHOTOS, NEW = 36, 2  # of either class: in the folder (fewer could leave a split without one), and exchanged each round
+MOST = 574  # the last of the real photos that such a folder can begin with; then it begins anew
 ROUNDS_BETWEEN_GC = 10
 WARM_UP = 0.2  # of the rounds: caches fill, the first champion comes
 PATIENCE_SECONDS = 3600.0  # for one round, on a machine that has much else to do
@@ -42,6 +43,7 @@ class Round(BaseModel):
 
     Attributes:
         number: From 1.
+        start: The server and the worker are the first ones, or those of a soak that was carried on.
         ended: The state of the run, such as Refused.
         seconds: From the request to the end.
         rss_mb: Resident memory of the server and the worker, while nothing is at work.
@@ -56,6 +58,7 @@ class Round(BaseModel):
     """
 
     number: int
+    start: int
     ended: str
     seconds: float
     rss_mb: dict[str, float]
@@ -78,10 +81,10 @@ def soak(
     until: float = float("inf"),
     pause: Path | None = None,
 ) -> list[Round]:
-    """Retrain so many times, and return what each round left.
+    """Retrain so many times in all, and return what each round left.
 
     Args:
-        folder: Is made; everything happens in it.
+        folder: Is made, or that of a soak to carry on; everything happens in it.
         data: Of the real photos.
         rounds: How many.
         gc_every: As many are between two calls of `pawline gc`.
@@ -90,16 +93,19 @@ def soak(
     """
     outside = {name: folder / name for name in ("tmp", "home", "cache")}
     for path in outside.values():
-        path.mkdir(parents=True)
+        path.mkdir(parents=True, exist_ok=True)
     own = {"TMPDIR": "tmp", "HOME": "home", "XDG_CACHE_HOME": "cache"}
     site = Site(folder, data, {variable: str(outside[name]) for variable, name in own.items()})
-    _make_project(site)
-    seen: list[Round] = []
+    log = folder / "rounds.jsonl"
+    seen = load(log) if log.exists() else []
+    start = seen[-1].start + 1 if seen else 1
+    if not seen:
+        _make_project(site)
     with ExitStack() as stack:
         ui = stack.enter_context(site.running("ui", "--port", str(site.port), ready="Prefect's page"))
         site.type("schedule", "--cron", "0 0 1 1 *")
         worker = stack.enter_context(site.running("worker", ready="at work"))
-        for number in range(1, rounds + 1):
+        for number in range(len(seen) + 1, rounds + 1):
             while pause is not None and pause.exists():
                 time.sleep(1)
             if time.time() > until:
@@ -112,8 +118,9 @@ def soak(
             if with_gc:
                 site.type("gc", "--yes", "--drop-experiments")
             left = _look(site, {"server": ui.pid, "worker": worker.pid}, outside)
-            seen.append(Round(number=number, ended=ended, seconds=round(seconds, 1), gc=with_gc, **left))
-            with (folder / "rounds.jsonl").open("a") as file:
+            took = round(seconds, 1)
+            seen.append(Round(number=number, start=start, ended=ended, seconds=took, gc=with_gc, **left))
+            with log.open("a") as file:
                 file.write(seen[-1].model_dump_json() + "\n")
     return seen
 
@@ -121,11 +128,11 @@ def soak(
 def judge(rounds: list[Round]) -> dict[str, tuple[float, float]]:
     """Return by figure how much it grew after the warm-up, and how much it may.
 
-    Growth is the Theil-Sen slope, the median of the slopes between any two rounds, times the number of rounds: one
-    outlier does not move it, and what a single round adds does. The disk is looked at after each `pawline gc`, without
-    what registered versions need, and may grow by a tenth of itself.
+    Growth is the Theil-Sen slope, the median of the slopes between any two rounds of the same server and worker, times
+    the number of rounds: one outlier does not move it, and what a single round adds does. The disk is looked at after
+    each `pawline gc`, without what registered versions need, and may grow by a tenth of itself.
     """
-    after = rounds[int(len(rounds) * WARM_UP) :]
+    after = warmed_up(rounds)
     found = {}
     for name in ("server", "worker"):
         memory = [one.rss_mb[name] for one in after]
@@ -136,14 +143,22 @@ def judge(rounds: list[Round]) -> dict[str, tuple[float, float]]:
     freed = [one for one in after if one.gc]
     disk = [sum(one.disk_mb.values()) - one.versions_mb for one in freed]
     if len(freed) > 1:
-        found["disk after `pawline gc` (MB)"] = _growth(freed, disk), 0.1 * float(np.median(disk))
+        found["disk after `pawline gc` (MB)"] = _growth(freed, disk, outlives=True), 0.1 * float(np.median(disk))
     return found
 
 
-def _growth(rounds: list[Round], values: Iterable[float]) -> float:
+def warmed_up(rounds: list[Round]) -> list[Round]:
+    """Return the rounds after the first ones of each server and worker."""
+    of_start = [[one for one in rounds if one.start == start] for start in sorted({one.start for one in rounds})]
+    return [one for those in of_start for one in those[int(len(those) * WARM_UP) :]]
+
+
+def _growth(rounds: list[Round], values: Iterable[float], *, outlives: bool = False) -> float:
+    """Return the growth; what outlives the server and the worker is compared over all rounds."""
     x, y = np.array([one.number for one in rounds]), np.array(list(values), dtype=float)
+    start = np.array([one.start for one in rounds])
     first, second = np.triu_indices(len(x), k=1)
-    slopes = (y[second] - y[first]) / (x[second] - x[first])
+    slopes = ((y[second] - y[first]) / (x[second] - x[first]))[outlives | (start[first] == start[second])]
     return float(np.median(slopes)) * int(x[-1] - x[0]) if len(slopes) else 0.0
 
 
@@ -245,7 +260,7 @@ def main(argv: list[str] | None = None) -> None:
     """Soak, and print what grew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--folder", type=Path, required=True, help="empty, or not there yet")
+    parser.add_argument("--folder", type=Path, required=True, help="not there yet, or of a soak to carry on")
     parser.add_argument("--gc-every", type=int, default=ROUNDS_BETWEEN_GC, metavar="ROUNDS")
     parser.add_argument("--pause", type=Path, metavar="FILE", help="begin no round while it is there")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no round after so many")
