@@ -112,21 +112,28 @@ def carry_out(project: Project, places: Places, plan: Plan) -> int:
 def find_keepers(project: Project, *, drop_experiments: bool, with_remote_branches: bool) -> list[Keeper]:
     """Return who needs what: the workspace, HEAD, every version, tag and branch, and experiments unless dropped.
 
+    Of an experiment that was dropped before, what is left is kept: a folder whose list of files is gone has gone whole.
+
     Raises:
         PawlineError: There is no git repository, the registry cannot be read, or a registered commit or the list of a
-            needed folder's files is nowhere.
+            folder's files that anything but an experiment needs is nowhere.
     """
     if not project.has_history:
         raise PawlineError("there is no git repository here: `dvc gc --workspace` keeps what the workspace needs")
     expanded: dict[str, list[str]] = {}
     names: dict[frozenset[str], list[str]] = {}
-    wanted = _commits(project, drop_experiments=drop_experiments, with_remote_branches=with_remote_branches)
-    for called, contents in [([WORKSPACE], _workspace_files(project)), *_files_of_commits(project, wanted)]:
-        named = {md5 for name, content in contents for md5 in named_objects(content, origin=name)}
-        for md5 in named - expanded.keys():
-            expanded[md5] = _files_within(project, md5, called[0])
-        needs = frozenset(named.union(*(expanded[md5] for md5 in named)))
-        names.setdefault(needs, []).extend(called)
+    commits = _commits(project, with_remote_branches=with_remote_branches)
+    tried: dict[str, list[str]] = {}
+    for run in [] if drop_experiments else experiments(project):
+        (commits if run.commit in commits else tried).setdefault(str(run.commit), []).append(run.name)
+    on_record = [([WORKSPACE], _workspace_files(project)), *_files_of_commits(project, commits)]
+    for owners, may_be_gone in ((on_record, False), (_files_of_commits(project, tried), True)):
+        for called, contents in owners:
+            named = {md5 for name, content in contents for md5 in named_objects(content, origin=name)}
+            for md5 in named - expanded.keys():
+                expanded[md5] = _files_within(project, md5, called[0], may_be_gone=may_be_gone)
+            needs = frozenset(named.union(*(expanded[md5] for md5 in named)))
+            names.setdefault(needs, []).extend(called)
     return [Keeper(tuple(called), needs) for needs, called in names.items() if needs]
 
 
@@ -158,8 +165,8 @@ def _find_remote(places: Places, name: str) -> Place:
     return remotes[name]
 
 
-def _commits(project: Project, *, drop_experiments: bool, with_remote_branches: bool) -> dict[str, list[str]]:
-    """Return the commits whose objects are kept, and how each is called."""
+def _commits(project: Project, *, with_remote_branches: bool) -> dict[str, list[str]]:
+    """Return the commits on record whose objects are kept, and how each is called."""
     commits: dict[str, list[str]] = {}
     spaces = ["refs/tags", "refs/heads", *(["refs/remotes"] if with_remote_branches else [])]
     listed = git.git(project.root, "for-each-ref", "--format=%(refname)%1f%(objectname)%1f%(*objectname)", *spaces)
@@ -171,8 +178,6 @@ def _commits(project: Project, *, drop_experiments: bool, with_remote_branches: 
     for version, commit in _registered(project):  # its tag may be missing: interrupted, or fetched without tags
         if version not in commits.setdefault(commit, []):
             commits[commit].append(version)
-    for run in [] if drop_experiments else experiments(project):
-        commits.setdefault(str(run.commit), []).append(run.name)
     commits.setdefault(str(git.find_commit(project.root, "HEAD")), [])
     return commits
 
@@ -212,15 +217,17 @@ def _is_dvcs(path: str) -> bool:
     return name.name == "dvc.lock" or (name.suffix == ".dvc" and name.stem != "")
 
 
-def _files_within(project: Project, md5: str, keeper: str) -> list[str]:
+def _files_within(project: Project, md5: str, keeper: str, *, may_be_gone: bool) -> list[str]:
     """Return a needed folder's files; its list alone is fetched if it is not in the cache."""
     if not md5.endswith(lockfile.FOLDER_SUFFIX):
         return []
     content = project.store.read(md5)
+    if content is None and may_be_gone:
+        return []
     if content is None:
         raise PawlineError(
             f"nothing is deleted: {keeper} needs the folder {md5}, whose list of files is neither in the cache nor in "
-            "a remote that can be reached; bring it back (`dvc fetch`), or delete that branch, tag or experiment"
+            "a remote that can be reached; bring it back (`dvc fetch`), or delete that branch or tag"
         )
     return list(lockfile.parse_folder(content).values())
 

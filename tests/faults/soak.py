@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -265,6 +266,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--pause", type=Path, metavar="FILE", help="begin no round while it is there")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no round after so many")
     args = parser.parse_args(argv)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what it starts is ended by it, also in the background
     data = Path(os.environ.get("PAWLINE_SHARED_DATA", ROOT / ".." / "shared" / "data")).resolve()
     until = time.time() + args.minutes * 60
     rounds = soak(args.folder.resolve(), data, args.rounds, gc_every=args.gc_every, until=until, pause=args.pause)

@@ -74,9 +74,9 @@ def test_a_read_only_disk(finished: Path, tmp_path: Path, say: Say) -> None:
 def test_few_open_files(finished: Path, tmp_path: Path, tries: Tries, say: Say) -> None:
     def limit(place: Place) -> Iterator[Done]:
         for _ in range(tries(1, 2)):
-            yield place.run({resource.RLIMIT_NOFILE: place.chance.randrange(5, 24)})
+            yield place.run({resource.RLIMIT_NOFILE: place.chance.randrange(5, 10)})
 
-    say("5 to 23 open files", try_stages(CHOSEN, finished, tmp_path, limit, End.TOLD, End.WELL))
+    say("5 to 9 open files", try_stages(CHOSEN, finished, tmp_path, limit, End.TOLD, End.WELL))
 
 
 def test_little_memory(finished: Path, tmp_path: Path, tries: Tries, say: Say) -> None:

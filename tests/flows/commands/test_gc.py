@@ -54,6 +54,10 @@ def test_pages_of_retrainings_without_a_version_go_with_their_experiments(
     gc_command(yes=True, drop_experiments=True)
     assert "goes from reports/retrain: 2.0 kB, pages of 1 that brought no version" in capsys.readouterr().out
     assert [path.name for path in Path("reports/retrain").iterdir()] == ["somebody's"]
+    gc_command(yes=True)
+    shown = capsys.readouterr().out
+    assert re.search(r"  retrain-1 needs .* objects are not in the cache\)", shown), "it keeps what is left of it"
+    assert shown.endswith("nothing to free: everything there is needed\n")
 
 
 @contextmanager
