@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,7 +15,10 @@ from tasks.object_store import store_errors
 from tasks.stage import PawlineError
 from tasks.store_urls import without_secrets
 
+logger = logging.getLogger(__name__)
+
 READ_BYTES = 1 << 20
+MOST_LETTERS = 200  # of a reason
 
 
 class Store:
@@ -87,7 +91,6 @@ class Store:
     def fetch(self, md5s: list[str]) -> int:
         """Bring objects from the remotes into the cache and count them; what no remote has stays missing."""
         from dvc_data.hashfile.hash_info import HashInfo
-        from dvc_data.hashfile.transfer import transfer
 
         fetched = 0
         for name in self.remotes:
@@ -98,8 +101,10 @@ class Store:
                 remote = self._remote(name)
                 there = {HashInfo("md5", md5) for md5 in remote.list_oids_exists(wanted)}
                 if there:
-                    done = transfer(remote, self._repo.cache.local, there, shallow=True, validate_status=lambda _: None)
-                    fetched += len(done.transferred)
+                    done, failed, why = _transfer(remote, self._repo.cache.local, there)
+                    fetched += done
+                    if failed:
+                        logger.warning("%d files could not be fetched from the remote %s: %s", failed, name, why)
         return fetched
 
     def fetch_outputs(self, lock: lockfile.Lock) -> int:
@@ -116,7 +121,6 @@ class Store:
             PawlineError: The cache has not got them all, or the remote gave way.
         """
         from dvc_data.hashfile.hash_info import HashInfo
-        from dvc_data.hashfile.transfer import transfer
 
         outs = [out for stage in lock.values() for out in stage.outs]
         inside = [md5 for out in outs if out.is_folder for md5 in (self.list_folder(out) or {}).values()]
@@ -129,10 +133,12 @@ class Store:
         with dvc_errors():
             odb = self._remote(remote)
             new = {HashInfo("md5", md5) for md5 in wanted.difference(odb.list_oids_exists(wanted))}
-            done = transfer(self._repo.cache.local, odb, new, shallow=True, validate_status=lambda _: None)
-        if done.failed:
-            raise PawlineError(f"{len(done.failed)} files could not be copied to the remote {remote}: run this again")
-        return len(done.transferred)
+            done, failed, why = _transfer(self._repo.cache.local, odb, new)
+        if failed:
+            raise PawlineError(
+                f"{failed} files could not be copied to the remote {remote} ({why}): run this again for the rest"
+            )
+        return done
 
     def list_folder(self, folder: LockedPath) -> dict[str, str] | None:
         """Return a folder's files, path inside it to md5; None if the list is nowhere."""
@@ -171,6 +177,29 @@ class Store:
 
     def _remote(self, name: str) -> Any:  # noqa: ANN401 - DVC ships no types
         return self._repo.cloud.get_remote_odb(name, hash_name="md5")
+
+
+def _transfer(source: Any, target: Any, objects: set[Any]) -> tuple[int, int, str]:  # noqa: ANN401 - DVC ships no types
+    """Copy objects; return how many were, how many could not be, and why the first of these could not.
+
+    DVC would write a line for each of them, with a remote's address as it is configured, its password included.
+    """
+    from dvc_data.hashfile.transfer import logger as lines
+    from dvc_data.hashfile.transfer import transfer
+
+    reasons: list[str] = []
+
+    def take_down(record: logging.LogRecord) -> bool:
+        reasons.append(str(record.exc_info[1] if record.exc_info else record.getMessage()))
+        return False
+
+    lines.addFilter(take_down)
+    try:
+        done = transfer(source, target, objects, shallow=True, validate_status=lambda _: None)
+    finally:
+        lines.removeFilter(take_down)
+    why = textwrap.shorten(without_secrets(reasons[0]), MOST_LETTERS, placeholder=" ...") if reasons else ""
+    return len(done.transferred), len(done.failed), why
 
 
 def file_md5(path: Path) -> str:

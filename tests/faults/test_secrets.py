@@ -263,7 +263,7 @@ def fail_with_remotes(place: Place) -> None:
     place.type("pawline", "remote", "check", "web", fails=True)
     place.type("pawline", "remote", "check", fails=True, env=away)
     place.type("pawline", "push", fails=True, env=away)
-    place.type("dvc", "push", "--remote", "web", fails=True)
+    place.type("pawline", "push", "--remote", "web", fails=True)
 
 
 def test_a_webhook_that_fails_does_not_tell_its_address(

@@ -2,6 +2,8 @@
 
 import hashlib
 import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,38 @@ def test_a_files_md5_is_that_of_its_bytes(tmp_path: Path) -> None:
     content = bytes(range(256)) * 10_000
     (tmp_path / "file").write_bytes(content)
     assert file_md5(tmp_path / "file") == hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+class Nothing(BaseHTTPRequestHandler):
+    """Has nothing and takes nothing."""
+
+    def do_HEAD(self) -> None:
+        self.send_error(404)
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def do_POST(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_remote_that_takes_nothing_is_one_line_without_its_password(
+    three_runs: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Nothing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        settings = ["url = http://me:letmein@127.0.0.1:{}/cache", "auth = basic", "user = me", "password = letmein"]
+        text = "['remote \"web\"']\n" + "\n".join(settings).format(server.server_port)
+        (three_runs / ".dvc/config.local").write_text(text)
+        with pytest.raises(
+            PawlineError, match=r"^\d+ files could not be copied to the remote web \(.+\): run"
+        ) as caught:
+            Store(three_runs).push_outputs(read_lock(three_runs), "web")
+        server.shutdown()
+    said = str(caught.value) + "".join(capfd.readouterr())
+    assert f"***@127.0.0.1:{server.server_port}" in said
+    assert "letmein" not in said
+    assert "\n" not in said
