@@ -23,6 +23,8 @@ import numpy as np
 import psutil
 import requests
 from pydantic import BaseModel
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from tests.test_pipeline import commit, copy_project, run, set_params
 from tests.test_retraining import SETTINGS, Site, wait_for
@@ -182,12 +184,15 @@ def _exchange_photos(site: Site, number: int) -> None:
 def _retrain(site: Site, worker: int) -> str:
     """Ask for a run, wait until it is over and its process gone, and return how it ended."""
     api = f"http://127.0.0.1:{site.port}/api"
-    deployment = requests.get(f"{api}/deployments/name/retrain/retrain", timeout=30).json()["id"]
-    asked = requests.post(f"{api}/deployments/{deployment}/create_flow_run", json={}, timeout=30)
+    session = requests.Session()  # that tries again where the database is busy, as Prefect's own clients do
+    patient = Retry(total=8, backoff_factor=0.5, status_forcelist=[503], allowed_methods=None)
+    session.mount(api, HTTPAdapter(max_retries=patient))
+    deployment = session.get(f"{api}/deployments/name/retrain/retrain", timeout=60).json()["id"]
+    asked = session.post(f"{api}/deployments/{deployment}/create_flow_run", json={}, timeout=60)
     asked.raise_for_status()
 
     def over() -> dict[str, str] | None:
-        run: dict[str, dict[str, str]] = requests.get(f"{api}/flow_runs/{asked.json()['id']}", timeout=30).json()
+        run: dict[str, dict[str, str]] = session.get(f"{api}/flow_runs/{asked.json()['id']}", timeout=60).json()
         return run["state"] if run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
 
     state = wait_for(over, "the end of a retraining", [], seconds=PATIENCE_SECONDS)
