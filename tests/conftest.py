@@ -4,8 +4,6 @@ import gc
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,19 +77,6 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What all test processes of a session have in common."""
     folder = tmp_path_factory.getbasetemp()
     return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
-
-
-@pytest.fixture(scope="session")
-def prefect_database(shared_folder: Path) -> Path:
-    """An empty database of Prefect's, to copy: a server that has none begins with four seconds of migrations."""
-    return made_once(shared_folder / "prefect_database", _make_prefect_database) / "prefect.db"
-
-
-def _make_prefect_database(folder: Path) -> None:
-    code = "from prefect.server import database; asyncio.run(database.provide_database_interface().create_db())"
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    command = [sys.executable, "-c", f"import asyncio; {code}"]
-    subprocess.run(command, cwd=folder, env={**env, "PREFECT_HOME": str(folder)}, check=True)
 
 
 @pytest.fixture(scope="session")

@@ -119,10 +119,8 @@ def prefect_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def project_template(prefect_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
-    (folder / ".prefect").mkdir()
-    shutil.copy(prefect_database, folder / ".prefect")
     for command in (["git", "init", "--quiet"], [sys.executable, "-m", "dvc", "init", "--quiet"]):
         subprocess.run(command, cwd=folder, check=True)
     for key in ("name", "email"):

@@ -152,11 +152,9 @@ def make_project(folder: Path) -> Served:
 
 
 @pytest.fixture(scope="session")
-def served(prefect_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A project of two small flows with its server at work, which ends in good order."""
     project = make_project(folder := tmp_path_factory.mktemp("served"))
-    (folder / ".prefect").mkdir()
-    shutil.copy(prefect_database, folder / ".prefect")
     project.start()
     try:
         yield project

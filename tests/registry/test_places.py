@@ -4,10 +4,12 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lineage.runs import Project
@@ -68,6 +70,8 @@ def at_work() -> Iterator[int]:
     """A process that is there, as a DVC command would be."""
     with subprocess.Popen(["sleep", "60"]) as process:
         try:
+            while not psutil.Process(process.pid).cmdline():  # it has none for a moment
+                time.sleep(0.01)
             yield process.pid
         finally:
             process.kill()
