@@ -1,4 +1,4 @@
-"""Whether a run replaces outputs of the workspace while an audit reads them: then they look tampered, and are not."""
+"""Who is at work in a project. What a run replaces while an audit reads it looks tampered, and is not."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ import psutil
 from tasks.stage import PawlineError
 
 RWLOCK, LOCK = Path(".dvc/tmp/rwlock"), Path("dvc.lock")
+CLOCK_SECONDS = 60.0  # that a process's start and a file's time may be apart by: systems know the start roughly
 
 
 class Look(NamedTuple):
@@ -40,10 +41,29 @@ def check_at_rest(root: Path, before: Look) -> None:
         )
 
 
+def living(pid: int, since: float) -> str | None:
+    """Return the command of a process that a file names; None if it has ended, or if its id is another's by now.
+
+    Args:
+        pid: As the file has it.
+        since: When the file last changed: who started later is another.
+    """
+    try:
+        process = psutil.Process(pid).as_dict(["cmdline", "create_time", "status"])
+    except psutil.NoSuchProcess:
+        return None
+    if process["status"] == psutil.STATUS_ZOMBIE or process["create_time"] > since + CLOCK_SECONDS:
+        return None
+    words = [word for word in process["cmdline"] or ["a process"] if word != "-m"]
+    program, *arguments = words[1:] if len(words) > 1 and Path(words[0]).name.startswith("python") else words
+    return " ".join([Path(program).name, *arguments])
+
+
 def _writers(path: Path) -> frozenset[int]:
     """Return the processes that DVC's list of who reads and writes what names as writing, as far as they are alive."""
     try:
-        writing = json.loads(path.read_bytes()).get("write", {}).values()
-        return frozenset(int(writer["pid"]) for writer in writing if psutil.pid_exists(int(writer["pid"])))
+        since, content = path.stat().st_mtime, json.loads(path.read_bytes())
+        pids = [int(writer["pid"]) for writer in content.get("write", {}).values()]
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return frozenset()
+    return frozenset(pid for pid in pids if living(pid, since) is not None)

@@ -168,9 +168,11 @@ def environment() -> dict[str, str]:
     """Return the environment in which git shows the history as it is, and writes it to the disk.
 
     A replacement (`git replace`) would be shown under the id of what it hides, and a graft gives a commit other
-    parents. What git wrote must not wait in a buffer: a power cut would lose a decision.
+    parents. What git wrote must not wait in a buffer: a power cut would lose a decision. And what it says is looked at
+    here: in English.
     """
     number = os.environ.get("GIT_CONFIG_COUNT", "0")
     history = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": NO_FILE}
     setting = {f"GIT_CONFIG_KEY_{number}": "core.fsync", f"GIT_CONFIG_VALUE_{number}": "all"}
-    return {**os.environ, **history, **setting, "GIT_CONFIG_COUNT": str(int(number) + 1)}
+    english = {"LC_ALL": "C.UTF-8", "LANGUAGE": ""}
+    return {**os.environ, **history, **english, **setting, "GIT_CONFIG_COUNT": str(int(number) + 1)}

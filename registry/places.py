@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lineage import lockfile
+from lineage.busy import living
 from lineage.store import Store, dvc_errors
 from tasks.stage import PawlineError
 from tasks.store_urls import without_secrets
@@ -20,7 +21,6 @@ OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
 DVC_TMP = Path(".dvc/tmp")
 EXPERIMENTS = DVC_TMP / "exps"  # DVC runs experiments outside of the workspace below it
 WRITING_SECONDS = 1.0  # DVC writes these files anew in place, and a reader may find one half written
-CLOCK_SECONDS = 60.0  # that a process's start and a file's time may be apart by: systems know the start roughly
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def check_idle(root: Path) -> None:
         PawlineError: One is; it is named.
     """
     for pid, since in _workers(root):
-        command = _living(pid, since)
+        command = living(pid, since)
         if command is not None:
             raise PawlineError(f"{command} is at work here (pid {pid}): wait for it to end and run this again")
 
@@ -240,18 +240,3 @@ def _read_pids(path: Path) -> list[tuple[int, float]]:
             return [(content["pid"], changed)] if content["returncode"] is None else []
         readers = [info for each in content.get("read", {}).values() for info in each]
         return [(info["pid"], changed) for info in (*content.get("write", {}).values(), *readers)]
-
-
-def _living(pid: int, since: float) -> str | None:
-    """Return the command of a process; None if it has ended, or if its id is another's who started later."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid).as_dict(["cmdline", "create_time", "status"])
-    except psutil.NoSuchProcess:
-        return None
-    if process["status"] == psutil.STATUS_ZOMBIE or process["create_time"] > since + CLOCK_SECONDS:
-        return None
-    words = [word for word in process["cmdline"] or ["a process"] if word != "-m"]
-    program, *arguments = words[1:] if len(words) > 1 and Path(words[0]).name.startswith("python") else words
-    return " ".join([Path(program).name, *arguments])

@@ -87,6 +87,8 @@ def make_plan(project: Project, places: Places, *, drop_experiments: bool = Fals
         )
     if project.has_history and git.is_shallow(project.root) and ledger.load(project.root).tip is None:
         raise PawlineError(f"what is needed cannot be told: {THE_REST}")
+    # Git passes over a branch that it cannot read, and what that needs would go.
+    git.check_refs(project.root, "refs/heads", "refs/tags", "refs/exps", *(["refs/remotes"] if remote else []))
     freed = [places.cache, *([_find_remote(places, remote)] if remote else [])]
     keepers = find_keepers(project, drop_experiments=drop_experiments, with_remote_branches=remote is not None)
     needed = {md5 for keeper in keepers for md5 in keeper.md5s}

@@ -1,3 +1,6 @@
+import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -44,6 +47,26 @@ def test_an_rwlock_that_is_cut_off_is_removed(recorded: Path) -> None:
     left = rwlock.read_bytes()
     mend(recorded)
     assert rwlock.read_bytes() == left
+
+
+def test_who_was_killed_leaves_the_rwlock_and_who_is_alive_stays(recorded: Path) -> None:
+    """Killed before a restart, its number is another process's by now, and DVC would wait for that one."""
+    rwlock = recorded / ".dvc/tmp/rwlock"
+    killed = {"pid": os.getppid(), "cmd": "dvc repro"}
+    source, left = (str(recorded / name) for name in ("source.txt", "left.txt"))
+    rwlock.write_text(json.dumps({"read": {source: [killed]}, "write": {left: killed}}))
+    os.utime(rwlock, (0, 0))
+    with pytest.raises(subprocess.CalledProcessError):
+        dvc("repro")
+    os.utime(rwlock, (0, 0))
+    mend(recorded)
+    assert json.loads(rwlock.read_bytes()) == {"read": {}, "write": {}}
+    dvc("repro")
+    alive = {"pid": os.getpid(), "cmd": "dvc repro"}
+    rwlock.write_text(json.dumps({"read": {}, "write": {left: alive}}))
+    before = rwlock.read_bytes()
+    mend(recorded)
+    assert rwlock.read_bytes() == before
 
 
 @pytest.mark.parametrize("wrong", [CONFLICT, b"stages: {left: 3}\n"])

@@ -19,6 +19,9 @@ def test_a_workspace_in_which_nothing_works_is_at_rest(tmp_path: Path) -> None:
     (tmp_path / "dvc.lock").write_text("schema: '2.0'\n")
     write_rwlock(tmp_path, 2**22 + 1)  # of no process: it was killed
     check_at_rest(tmp_path, look(tmp_path))
+    write_rwlock(tmp_path, os.getpid())
+    os.utime(tmp_path / ".dvc/tmp/rwlock", (0, 0))  # long before this process: its number was another's
+    check_at_rest(tmp_path, look(tmp_path))
     (tmp_path / ".dvc/tmp/rwlock").write_text('{"write": {"data')
     check_at_rest(tmp_path, look(tmp_path))
 

@@ -112,6 +112,20 @@ def test_a_shallow_clone_is_recognised(tmp_path: Path, project: Path) -> None:
     assert not git.is_shallow(project)
 
 
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_a_branch_that_git_passes_over_is_noticed(
+    project: Path, language: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whatever language the user has git speak, where its translations are installed."""
+    monkeypatch.setenv("LANGUAGE", language)
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    run(project, "branch", "feature")
+    git.check_refs(project, "refs/heads")
+    (project.parent / ".git/refs/heads/feature").write_bytes(b"")
+    with pytest.raises(PawlineError, match=r"^git cannot read a branch or tag \(.*broken ref.*feature.*\): `git fsck`"):
+        git.check_refs(project, "refs/heads")
+
+
 def test_gits_failure_is_one_line(project: Path) -> None:
     with pytest.raises(PawlineError, match=r"^git show: ambiguous argument|^git show: .*unknown revision") as caught:
         git.git(project, "show", "nonsense")

@@ -115,6 +115,17 @@ def test_an_unknown_need_deletes_nothing_and_a_list_of_files_is_fetched(three_ru
         plan_for(Project(three_runs), remote="backup")
 
 
+def test_a_branch_that_cannot_be_read_deletes_nothing(three_runs: Path) -> None:
+    """Git passes over it as if it were not there."""
+    run("git", "branch", "feature", "HEAD~1")
+    needed = plan_for(Project(three_runs)).free["cache"]
+    (three_runs / ".git/refs/heads/feature").write_bytes(b"")
+    with pytest.raises(PawlineError, match=r"^git cannot read a branch or tag"):
+        plan_for(Project(three_runs))
+    (three_runs / ".git/refs/heads/feature").unlink()
+    assert len(plan_for(Project(three_runs)).free["cache"]) > len(needed)
+
+
 def register(project: Project, version: str, commit: str) -> None:
     """Put a registration on record, and nothing else of it."""
     with decisions.deciding(project):
