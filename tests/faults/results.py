@@ -74,7 +74,8 @@ BARS = {
     Fault.RESOURCES: "One clear line, earlier outputs intact, and the run carries on when the cause is gone.",
     Fault.NETWORK: "Bounded tries with growing pauses, downloads carry on, wrong bytes are refused, and no half file "
     "has its final name.",
-    Fault.CORRUPT_IMAGES: "No crash, none that takes 5 s or 1 GB, and TensorFlow can read whatever is kept.",
+    Fault.CORRUPT_IMAGES: "No crash, none that takes 5 s or 1 GB (a transparent WebP as large as allowed may take "
+    "1.5), and TensorFlow can read whatever is kept.",
     Fault.CORRUPT_FILES: "Found and named; never a wrong result without a word.",
     Fault.HOSTILE: "Nothing outside its folder is read or written, and nothing runs in a page, a shell or a pickle.",
     Fault.MODELS: "Refused; nothing is unpickled anywhere.",
