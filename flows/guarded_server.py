@@ -14,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from flows import heap
 from flows.server import PAGE_HEADERS
 from inference.service_limits import LOCAL_HOSTS, host_name
 
@@ -68,6 +69,7 @@ def main() -> None:
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
+    heap.share_one()
     settings = get_current_settings().server
     uvicorn.run(
         Guard(create_app(final=True), own_hosts(settings.api.host)),  # around it: the server asks itself things, too

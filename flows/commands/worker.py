@@ -15,7 +15,7 @@ import anyio
 import psutil
 import typer
 
-from flows import server
+from flows import heap, server
 from flows.commands.shared import enter_project
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def worker_command(
       pawline schedule --cron "0 3 * * *"         in a third, once
       pawline worker --pool gpu                   for stages with `meta: {prefect: {work_pool: gpu}}`
     """  # noqa: D301 - \b keeps the lines of the examples apart
+    heap.share_one()
     enter_project()
     api = server.require()
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])

@@ -133,7 +133,8 @@ def judge(rounds: list[Round]) -> dict[str, tuple[float, float]]:
 
     Growth is the Theil-Sen slope, the median of the slopes between any two rounds of the same server and worker, times
     the number of rounds: one outlier does not move it, and what a single round adds does. The disk is looked at after
-    each `pawline gc`, without what registered versions need, and may grow by a tenth of itself.
+    each `pawline gc`, without what registered versions need and Prefect's records, which go after 90 days; it may grow
+    by a tenth of itself.
     """
     after = warmed_up(rounds)
     found = {}
@@ -144,7 +145,7 @@ def judge(rounds: list[Round]) -> dict[str, tuple[float, float]]:
     for name in ("threads", "processes", "temporary", "cached"):
         found[name] = _growth(after, [getattr(one, name) for one in after]), MAY_GROW[name]
     freed = [one for one in after if one.gc]
-    disk = [sum(one.disk_mb.values()) - one.versions_mb for one in freed]
+    disk = [sum(one.disk_mb.values()) - one.disk_mb["prefect"] - one.versions_mb for one in freed]
     if len(freed) > 1:
         found["disk after `pawline gc` (MB)"] = _growth(freed, disk, outlives=True), 0.1 * float(np.median(disk))
     return found

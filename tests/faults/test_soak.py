@@ -30,6 +30,8 @@ def test_nothing_grows(tmp_path: Path, shared_data: Path, report: Report) -> Non
     seen = ", ".join([*(f"{end}: {count}" for end, count in ended.items() if count), f"median {seconds:.0f} s", *other])
     starts = len({one.start for one in rounds})
     seen += "" if len(rounds) >= ROUNDS else f"; {ROUNDS} are the full number"
+    records = rounds[-1].disk_mb["prefect"] - rounds[0].disk_mb["prefect"]
+    seen += f"; Prefect's records, which go after 90 days, grew by {records / len(rounds):.1f} MB a round"
     seen += f"; server and worker were started {starts} times" if starts > 1 else ""
     what = "retrainings through one server and one worker, new and removed photos each time"
     report(Fault.SOAK, what, tries=len(rounds), held=sum(ended.values()), seen=seen)
@@ -53,7 +55,7 @@ def made(number: int, *, leak: float = 0.0, start: int = 1) -> Round:
         processes=0,
         temporary=2 + int(leak * number),
         cached=3,
-        disk_mb={"cache": 50 + 10 * noise + 10 * leak * number, "rest": 10.0},
+        disk_mb={"cache": 50 + 10 * noise + 10 * leak * number, "prefect": float(number), "rest": 10.0},
         gc=number % 10 == 0,
         versions_mb=20.0,
     )
