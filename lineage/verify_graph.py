@@ -76,11 +76,19 @@ def verify_chain(lock: Lock) -> list[Link]:
         for dep in stage.deps:
             if dep.path not in written:
                 continue
-            same = dep == written[dep.path]
-            detail = "" if same else f"{stage.name} read other bytes than {made_by[dep.path]} wrote: `dvc repro`"
-            status: Status = "verified" if same else "tampered"
+            detail = _difference(stage.name, dep, made_by[dep.path], written[dep.path])
+            status: Status = "tampered" if detail else "verified"
             links.append(Link(kind="input", name=dep.path, status=status, detail=detail, stage=stage.name))
     return links
+
+
+def _difference(reader: str, read: LockedPath, maker: str, wrote: LockedPath) -> str:
+    """Say how what a stage read differs from what another wrote, and the cure; empty if it does not."""
+    if read == wrote:
+        return ""
+    if read.md5 == wrote.md5:  # as DVC brought it back, who then has nothing to run
+        return f"{reader} read it in another size: DVC's cache is damaged, `pawline verify` has the cure"
+    return f"{reader} read other bytes than {maker} wrote: `dvc repro`"
 
 
 def kept_paths(lock: Lock) -> list[str]:

@@ -204,7 +204,8 @@ def scratch_dir(stage_name: str, key: str) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     yield folder
     _remove(stage_scratch)
-    if SCRATCH.exists() and not any(SCRATCH.iterdir()):
+    made_by_a_person = SCRATCH.is_symlink() or SCRATCH.is_mount()  # to have it on another disk
+    if SCRATCH.is_dir() and not made_by_a_person and not any(SCRATCH.iterdir()):
         SCRATCH.rmdir()
 
 

@@ -223,6 +223,14 @@ def test_unfinished_work_outlives_a_failure_and_goes_at_the_end(workdir: Path) -
     assert list(workdir.iterdir()) == []
 
 
+def test_unfinished_work_may_be_on_another_disk(workdir: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    (workdir / ".pawline").symlink_to(tmp_path_factory.mktemp("disk"))
+    with stage.scratch_dir("features", "one") as scratch:
+        (scratch / "shard").touch()
+    assert (workdir / ".pawline").is_symlink()
+    assert list((workdir / ".pawline").iterdir()) == []
+
+
 def test_the_key_of_unfinished_work_is_parameters_names_and_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1")
     params = {"size_px": 96}
