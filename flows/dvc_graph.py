@@ -24,6 +24,7 @@ from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from flows import mending, policy
 from flows.policy import Policy, Resources
 from flows.stage_process import StageProcesses
+from lineage import busy
 from tasks.stage import TEMPORARY_FAILURE, PawlineError, TemporaryError
 
 LOCK_PATH = Path(".dvc/tmp/pawline.lock")  # beside DVC's own locks, ignored by git
@@ -147,6 +148,21 @@ def only_run(processes: StageProcesses | None = None) -> Iterator[int]:
         with hold_lock(GUEST_LOCK_PATH, check):  # a stage in a work pool may outlive its run for a moment
             pass
         yield lock_fd
+
+
+def wait_for_dvc(processes: StageProcesses) -> None:
+    """Wait until no DVC command is at work on the project: a stage of ours between two of its own would end it.
+
+    Raises:
+        StoppedError: The processes were stopped.
+    """
+    waits_for = None
+    while (command := busy.dvc_at_work(Path.cwd())) is not None:
+        if waits_for is None:
+            logger.info("%s is at work in this project: waiting for it to end", command)
+        waits_for = command
+        processes.check()
+        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 @contextmanager

@@ -58,6 +58,7 @@ def pipeline(
     """
     settings = presets.combine(preset, overrides or {})
     with liveness.noted(), suppress(StoppedError), stoppable() as processes, dvc_graph.only_run(processes) as lock_fd:
+        dvc_graph.wait_for_dvc(processes)
         plan = dvc_graph.plan(targets)
         pools.check_ready(plan)
         presets.apply(settings)

@@ -1,6 +1,8 @@
 """Who is at work in a project. What a run replaces while an audit reads it looks tampered, and is not."""
 
+import fcntl
 import json
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +10,7 @@ import psutil
 
 from tasks.stage import PawlineError
 
-RWLOCK, LOCK = Path(".dvc/tmp/rwlock"), Path("dvc.lock")
+RWLOCK, LOCK, DVC_LOCK = Path(".dvc/tmp/rwlock"), Path("dvc.lock"), Path(".dvc/tmp/lock")
 CLOCK_SECONDS = 60.0  # that a process's start and a file's time may be apart by: systems know the start roughly
 
 
@@ -57,6 +59,33 @@ def living(pid: int, since: float) -> str | None:
     words = [word for word in process["cmdline"] or ["a process"] if word != "-m"]
     program, *arguments = words[1:] if len(words) > 1 and Path(words[0]).name.startswith("python") else words
     return " ".join([Path(program).name, *arguments])
+
+
+def dvc_at_work(root: Path) -> str | None:
+    """Return the DVC command that changes a project right now, such as `dvc repro`; None if there is none.
+
+    It holds DVC's lock, but while it runs the command of a stage; then the rwlock names it.
+    """
+    return _holder(root) or _writer(root) or _holder(root)
+
+
+def _holder(root: Path) -> str | None:
+    try:
+        with (root / DVC_LOCK).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid = file.read().strip()
+                return (living(int(pid), math.inf) if pid.isdigit() else None) or "a DVC command"
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def _writer(root: Path) -> str | None:
+    path = root / RWLOCK
+    since = path.stat().st_mtime if path.exists() else 0.0
+    return next((command for pid in sorted(_writers(path)) if (command := living(pid, since)) is not None), None)
 
 
 def _writers(path: Path) -> frozenset[int]:

@@ -163,6 +163,22 @@ def test_a_second_run_waits_for_the_first_even_if_that_was_killed(project: Path,
     assert out.splitlines()[-1].startswith("2 of 2 stages run, 0 cached")
 
 
+def test_a_run_waits_for_dvc(project: Path, prefect_url: str) -> None:
+    (project / "tasks/left.py").write_text(SLEEPS.format(name="left"))
+    command = [sys.executable, "-m", "dvc", "repro"]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=project, env=os.environ | {"PATH": path}, stdout=pipe, text=True) as first:
+        read_until(first, "asleep")
+        second = start("run", cwd=project, prefect_url=prefect_url)
+        read_until(second, "dvc repro is at work in this project: waiting for it to end")
+        (project / "go").touch()
+        first.communicate()
+    out, err = second.communicate(timeout=120)
+    assert (first.returncode, second.returncode, err) == (0, 0, "")
+    assert out.splitlines()[-1].startswith("1 of 4 stages run, 3 cached")
+
+
 def test_two_runs_at_once_share_the_work(project: Path, prefect_url: str) -> None:
     (project / "tasks/left.py").write_text(SLEEPS.format(name="left"))
     first = start("run", cwd=project, prefect_url=prefect_url)

@@ -3,8 +3,9 @@ import os
 from pathlib import Path
 
 import pytest
+from dvc.lock import make_lock
 
-from lineage.busy import check_at_rest, look
+from lineage.busy import check_at_rest, dvc_at_work, look
 from tasks.stage import PawlineError
 
 
@@ -39,3 +40,16 @@ def test_a_run_that_ended_meanwhile_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "dvc.lock").write_text("schema: '2.0'\n")
     with pytest.raises(PawlineError, match=r"^a run changes the workspace \(it has just ended\)"):
         check_at_rest(tmp_path, before)
+
+
+def test_dvc_is_at_work_while_it_holds_its_lock_or_runs_a_stage(tmp_path: Path) -> None:
+    assert dvc_at_work(tmp_path) is None
+    lock = tmp_path / ".dvc/tmp/lock"
+    lock.parent.mkdir(parents=True)
+    with make_lock(str(lock)):
+        assert "pytest" in str(dvc_at_work(tmp_path))
+    assert dvc_at_work(tmp_path) is None
+    write_rwlock(tmp_path, os.getpid())
+    assert "pytest" in str(dvc_at_work(tmp_path))
+    write_rwlock(tmp_path, 2**22 + 1)  # of no process
+    assert dvc_at_work(tmp_path) is None
