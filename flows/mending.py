@@ -21,6 +21,7 @@ from tasks.stage import PawlineError, whole_file
 LOCK, RWLOCK = Path("dvc.lock"), Path(".dvc/tmp/rwlock")
 STAGE = re.compile(rb"^  [^ \n]", re.MULTILINE)  # where a stage of dvc.lock begins
 CONFLICT = b"<<<<<<<"  # by which git marks what a person has to decide
+BEGINNING = b"schema: '2.0'\nstages:\n"  # of every dvc.lock
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +50,12 @@ def _mend_lock(path: Path) -> None:
     if _is_whole_lock(path):
         return
     content = path.read_bytes()
+    if not content.startswith(BEGINNING) and not BEGINNING.startswith(content):
+        return  # no kill did that: DVC says that it cannot read it
     starts = [match.start() for match in STAGE.finditer(content)]
     kept = content[: starts[-1]] if len(starts) > 1 else b""
     if CONFLICT in content or (kept and not _parses(kept)):
-        return  # no kill did that: DVC says what is wrong with it
+        return  # nor that
     if kept:
         with whole_file(path) as unfinished:
             unfinished.write_bytes(kept)

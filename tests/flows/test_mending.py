@@ -69,7 +69,7 @@ def test_who_was_killed_leaves_the_rwlock_and_who_is_alive_stays(recorded: Path)
     assert rwlock.read_bytes() == before
 
 
-@pytest.mark.parametrize("wrong", [CONFLICT, b"stages: {left: 3}\n"])
+@pytest.mark.parametrize("wrong", [CONFLICT, b"stages: {left: 3}\n", bytes(range(256))])
 def test_what_no_kill_left_is_left_alone(recorded: Path, wrong: bytes) -> None:
     content = (recorded / "dvc.lock").read_bytes()
     (recorded / "dvc.lock").write_bytes(wrong + content)
