@@ -7,7 +7,6 @@ worker. Host, port and all else are Prefect's own settings.
     python -m flows.guarded_server
 """
 
-import ipaddress
 import socket
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -16,14 +15,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flows import heap
 from flows.server import PAGE_HEADERS
-from inference.service_limits import LOCAL_HOSTS, host_name
+from inference.service_limits import host_name, own_hosts
 
 
 class Guard:
     """ASGI middleware: refuse, over HTTP and WebSockets, foreign host names and what pages of other sites ask.
 
     Attributes:
-        hosts: The names that may be asked for; None is any, where others than this machine can reach the server.
+        hosts: The names that may be asked for; None is any.
     """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str] | None) -> None:
@@ -51,16 +50,10 @@ class Guard:
     def _refusal(self, headers: Headers) -> str | None:
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.hosts is not None and host_name(host) not in self.hosts:
-            return "not a host name of this server: ask for localhost"
+            return "not a host name of this server: ask for its address"
         if origin is not None and origin.partition("://")[2] != host:  # a browser's word on whose page asks
             return "a page of another site may not ask this server"
         return None
-
-
-def own_hosts(host: str) -> frozenset[str] | None:
-    """Return the names by which a server on an address may be asked for; None is any."""
-    address = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
-    return LOCAL_HOSTS | {host, address} if ipaddress.ip_address(address).is_loopback else None
 
 
 def main() -> None:
@@ -71,9 +64,11 @@ def main() -> None:
 
     heap.share_one()
     settings = get_current_settings().server
+    host = settings.api.host
+    address = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
     uvicorn.run(
-        Guard(create_app(final=True), own_hosts(settings.api.host)),  # around it: the server asks itself things, too
-        host=settings.api.host,
+        Guard(create_app(final=True), own_hosts(host, address)),  # around it: the server asks itself things, too
+        host=host,
         port=settings.api.port,
         timeout_keep_alive=settings.api.keepalive_timeout,
         ws_ping_interval=settings.api.websocket_ping_interval,

@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inference.answers import UNSURE
 from inference.classifier import Classifier
@@ -73,11 +75,6 @@ class Service:
         self._page = PAGE.read_text(encoding="utf-8")
         self._page_headers = {**HEADERS, "Content-Security-Policy": page_policy(self._page)}
 
-    async def check_asker(self, request: Request, response: Response) -> None:
-        """Refuse what a foreign web page has the user's browser send."""
-        response.headers.update(HEADERS)
-        check_asker(request, self._served.hosts)
-
     async def page(self) -> Response:
         """Return the page to drop photos on."""
         return HTMLResponse(self._page, headers=self._page_headers)
@@ -109,7 +106,7 @@ class Service:
 
     async def counted(self) -> Response:
         """Return the counters, for Prometheus."""
-        return Response(generate_latest(self.metrics.registry), headers=HEADERS, media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     async def refuse(self, _: Request, error: Exception) -> Response:
         """Turn an error into a status and one line."""
@@ -137,6 +134,35 @@ class Service:
         )
 
 
+class Guarded:
+    """ASGI middleware: on every path, FastAPI's own and those that are none too, who may ask and what answers carry."""
+
+    def __init__(self, app: ASGIApp, service: Service, hosts: frozenset[str] | None) -> None:
+        self._app = app
+        self._service = service
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and its answer back, or refuse what a foreign page has the user's browser send."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        answer, request = self._app, Request(scope)
+        try:
+            check_asker(request, self._hosts)
+        except RefusedError as refused:
+            answer = await self._service.refuse(request, refused)
+        await answer(scope, receive, send_guarded)
+
+
 def create_app(served: Served) -> FastAPI:
     """Return the service as an ASGI application; it opens no socket.
 
@@ -155,7 +181,6 @@ def create_app(served: Served) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        dependencies=[Depends(service.check_asker)],
         exception_handlers={kind: service.refuse for kind in (RefusedError, HTTPException, Exception)},
     )
     app.add_api_route("/", service.page, methods=["GET", "HEAD"], include_in_schema=False)
@@ -164,6 +189,7 @@ def create_app(served: Served) -> FastAPI:
     app.add_api_route("/healthz", service.health, responses={503: {"model": Health, "description": "Not now."}})
     app.add_api_route("/metrics", service.counted, response_class=Response)
     paths = {"/", "/predict", "/healthz", "/metrics", "/openapi.json"}
+    app.add_middleware(Guarded, service=service, hosts=served.hosts)
     app.add_middleware(Counted, metrics=service.metrics, paths=paths)
     app.add_middleware(Linger)
     return app

@@ -1,12 +1,14 @@
 """What the service refuses: bodies too large, too slow or too many, and requests that a foreign web page makes."""
 
 import asyncio
+import ipaddress
+import socket
 from collections.abc import AsyncIterator, Collection
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -136,18 +138,42 @@ def check_asker(request: Request, hosts: Collection[str] | None) -> None:
 
     Args:
         request: Its `Host` is the name in the browser's address bar: a foreign one means that somebody's domain was
-            pointed at this machine (DNS rebinding). `Sec-Fetch-Site` is the browser's word on whose page asks.
-        hosts: The names that are ours; None allows any, for a service that others are meant to reach.
+            pointed at this machine (DNS rebinding). `Sec-Fetch-Site` and `Origin` are the browser's word on whose page
+            asks.
+        hosts: The names that are ours; None allows any.
 
     Raises:
         RefusedError: With status 403.
     """
-    if hosts is not None and host_name(request.headers.get("host", "")) not in hosts:
+    host = request.headers.get("host", "")
+    if hosts is not None and host_name(host) not in hosts:
         raise RefusedError(
-            403, "host", "not a host name of this service: ask for localhost, or have the proxy send that as Host"
+            403, "host", "not a host name of this service: ask for its address, or have the proxy send that as Host"
         )
-    if request.method == "POST" and request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+    if request.method == "POST" and not _is_of_no_other_page(request.headers, host):
         raise RefusedError(403, "cross_site", "a page of another site may not send photos here")
+
+
+def _is_of_no_other_page(headers: Headers, host: str) -> bool:
+    """Believe `Sec-Fetch-Site` first, as proxies change `Host`; over plain http to others, browsers leave it out."""
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None:
+        return site in ("same-origin", "none")
+    return origin is None or origin.partition("://")[2] == host
+
+
+def own_hosts(host: str, address: str) -> frozenset[str] | None:
+    """Return the names by which a service may be asked for; None is any, where it listens on every address.
+
+    Args:
+        host: Where it was told to listen.
+        address: The IP address that this is.
+    """
+    found = ipaddress.ip_address(address)
+    if found.is_unspecified:
+        return None  # by the names of all networks that the machine is in, and nobody knows them here
+    ours = {host, address} if found.is_loopback else {host, address, socket.gethostname(), socket.getfqdn()}
+    return LOCAL_HOSTS | {name.lower() for name in ours}
 
 
 def host_name(host: str) -> str | None:

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from inference.service_limits import BODY_SECONDS, LINGER_SECONDS, LOCAL_HOSTS, Linger
+from inference.service_limits import BODY_SECONDS, LINGER_SECONDS, Linger
 from tasks.stage import PawlineError
 
 HEADER_SECONDS = 10.0  # for a request's line and headers
@@ -112,10 +112,9 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def local_hosts(listening: socket.socket) -> frozenset[str] | None:
-    """Return the host names of a socket that only this machine can reach; None if others can, by names of theirs."""
-    host = listening.getsockname()[0]
-    return LOCAL_HOSTS | {host} if ipaddress.ip_address(host).is_loopback else None
+def is_shared(listening: socket.socket) -> bool:
+    """Say whether others than this machine can reach a socket."""
+    return not ipaddress.ip_address(listening.getsockname()[0]).is_loopback
 
 
 def address_of(listening: socket.socket) -> str:

@@ -13,6 +13,7 @@ SEPARATOR = "\0"  # between fields of a commit: the one character that none can 
 NO_FILE = f"{os.devnull}/none"  # can never be there; git comments on a file of grafts that is, even if it is empty
 
 
+NO_NAME = "error: inflate: "  # zlib's word on what is damaged, which is not its name; that is in the next line
 DEAD_LOCK_SECONDS = 10.0
 SECONDS_BETWEEN_LOOKS = 0.1
 
@@ -34,12 +35,13 @@ def git(root: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
     """Run git in a folder and return what it printed.
 
     Raises:
-        PawlineError: Git failed; the message is its last line.
+        PawlineError: Git failed; the message is the line that says why.
     """
     done = _run(root, *arguments, stdin=stdin)
     if done.returncode != 0:
         said = done.stderr.decode(errors="replace").strip().splitlines() or ["no output"]
-        line = next((line for line in said if line.startswith(("fatal: ", "error: "))), said[-1])
+        told = [line for line in said if line.startswith(("fatal: ", "error: ")) and not line.startswith(NO_NAME)]
+        line = told[0] if told else said[-1]
         command = next(argument for argument in arguments if not argument.startswith("-") and "=" not in argument)
         raise PawlineError(f"git {command}: {line.removeprefix('fatal: ')}")
     return done.stdout

@@ -168,12 +168,14 @@ def champion(project: Project) -> Run | None:
     """Return the version that the latest `classifier#champion#N` tag makes the champion, or None.
 
     Raises:
-        PawlineError: This is a shallow clone that lacks the registry: the latest tag may be one that was not fetched.
+        PawlineError: This is a shallow clone that lacks the registry: the latest tag may be one that was not fetched;
+            or a tag is damaged.
     """
     if not project.has_history:
         return None
     if git.is_shallow(project.root) and not _has_registry(project):
         raise PawlineError(f"which version is the champion cannot be said: {THE_REST}")
+    _check_tags(project)
     prefix = f"{ARTIFACT}#{CHAMPION}#"
     numbers = [tag.removeprefix(prefix) for tag in git.tags(project.root, f"{prefix}*")]
     latest = max((int(number) for number in numbers if number.isdigit()), default=None)
@@ -181,6 +183,10 @@ def champion(project: Project) -> Run | None:
         return None
     commit = git.find_commit(project.root, f"refs/tags/{prefix}{latest}")
     return next((run for run in versions(project) if run.commit == commit), None)
+
+
+def _check_tags(project: Project) -> None:
+    git.check_refs(project.root, f"refs/tags/{ARTIFACT}*")
 
 
 def _has_registry(project: Project) -> bool:
@@ -224,7 +230,10 @@ def _find_version(project: Project, what: str) -> Run | None:
     if match is None:
         return None
     major, minor, patch = (part or "0" for part in match.groups())
-    return next((run for run in versions(project) if run.name == f"v{major}.{minor}.{patch}"), None)
+    found = next((run for run in versions(project) if run.name == f"v{major}.{minor}.{patch}"), None)
+    if found is None and project.has_history:
+        _check_tags(project)
+    return found
 
 
 def _find_experiment(project: Project, what: str) -> Run | None:

@@ -1,6 +1,7 @@
 """The URLs that `data.path` may be: of object stores (`s3://`, `gs://`, `az://BUCKET/...`) and of the web."""
 
 import re
+from urllib.parse import unquote
 
 STORES = ("s3", "gs", "az")  # S3, Google Cloud Storage, Azure's blobs
 AZURE = "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or AZURE_STORAGE_CONNECTION_STRING"
@@ -15,7 +16,8 @@ CREDENTIALS = {
 USERINFO = re.compile(r"://(?:[^/?#]*@|[^/?#\[]*:(?!\d*(?:[/?#]|$)).*@)", re.DOTALL)
 # What keys of secrets in queries are called, also by AWS, Google and Azure.
 SECRET_KEY = re.compile(
-    r"token|secret|passw|pwd|passphrase|credential|authoriz|signature|^(auth|sig)$|^(x-)?(amz|goog)-|key$",
+    r"token|secret|passw|pwd|passphrase|credential|authoriz|signature|bearer|jwt|^(auth|sas|sig)$|([-_.]|^)pass$"
+    r"|^(x-)?(amz|goog)-|key$",
     re.IGNORECASE,
 )
 SETTING = re.compile(r"([?&#;]([^=&#;?]+)=)[^&#;\s]+")  # of a query or a fragment
@@ -75,9 +77,14 @@ def without_secrets(text: str) -> str:
 
 
 def _hide_secret(setting: re.Match[str]) -> str:
-    return f"{setting[1]}***" if SECRET_KEY.search(setting[2]) else setting[0]
+    return f"{setting[1]}***" if _is_secret(setting[2]) else setting[0]
 
 
 def _secret_key(url: str) -> str | None:
     """Return the key in a URL's query or fragment whose value is a secret by its name."""
-    return next((setting[2] for setting in SETTING.finditer(url) if SECRET_KEY.search(setting[2])), None)
+    return next((setting[2] for setting in SETTING.finditer(url) if _is_secret(setting[2])), None)
+
+
+def _is_secret(key: str) -> bool:
+    """Say whether a key of a query is that of a secret; servers read `%74oken` as `token`."""
+    return SECRET_KEY.search(unquote(key)) is not None

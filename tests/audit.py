@@ -1,11 +1,12 @@
 """Known vulnerabilities of what requirements.lock pins, by pip-audit, where a service that knows them can be reached.
 
-    python -m tests.audit        `make audit`: 0 none known or nobody to ask, 1 some, each in a line
+    python -m tests.audit        `make audit`: 0 none known or nobody to ask, 1 some, each in a line, 2 no pip-audit
 
 It asks within a minute, and says so where nobody answers: then it is not known whether there are any.
 """
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,17 +15,34 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 SECONDS = 60.0
 UNKNOWN = "audit: no service that knows vulnerabilities can be reached: nothing is known about what is pinned"
+# How the last line begins that pip-audit, or the error that it ends with, has for a network that is not there.
+NO_NETWORK = re.compile(
+    r"(requests|urllib3|socket|ssl|http)\.|(Connection|Timeout)\w*Error|pip_audit\._service\.|.*your network may be"
+)
+
+
+class AuditError(Exception):
+    """pip-audit is not there, or fails by itself."""
 
 
 def audit(lock: Path, seconds: float = SECONDS) -> str | None:
-    """Return what pip-audit says of a lock file, as JSON; None where it could not ask."""
+    """Return what pip-audit says of a lock file, as JSON; None where it could not ask.
+
+    Raises:
+        AuditError: It says nothing, and not because of the network.
+    """
     command = [sys.executable, "-m", "pip_audit", "--requirement", str(lock), "--disable-pip", "--no-deps"]
     options = ["--format", "json", "--progress-spinner", "off", "--timeout", "10"]
     try:
         done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=seconds)
     except subprocess.TimeoutExpired:
         return None
-    return done.stdout or None
+    if done.stdout.strip():
+        return done.stdout
+    said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode} and without a word"]
+    if NO_NETWORK.match(said[-1]):
+        return None
+    raise AuditError(said[-1])
 
 
 def summarize(answer: str | None) -> tuple[list[str], int]:
@@ -44,7 +62,10 @@ def summarize(answer: str | None) -> tuple[list[str], int]:
 
 def main() -> None:
     """Ask, and say what came."""
-    lines, code = summarize(audit(ROOT / "requirements.lock"))
+    try:
+        lines, code = summarize(audit(ROOT / "requirements.lock"))
+    except AuditError as error:
+        lines, code = [f"audit: pip-audit does not work: {error}"], 2
     sys.stdout.write("\n".join([*lines, ""]))
     sys.exit(code)
 

@@ -25,7 +25,10 @@ def serve_command(
         Literal["auto", "float32", "bfloat16"], typer.Option(help="bfloat16 is quicker, and for openvino only.")
     ] = "auto",
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Others than 127.0.0.1 let everybody in who can reach it.")
+        str,
+        typer.Option(
+            help="Address to listen on. Others than 127.0.0.1 let everybody in who can reach it; 0.0.0.0 by any name."
+        ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     max_mb: Annotated[float, typer.Option(min=0.01, max=1000, help="Most megabytes of one request.")] = 10,
@@ -54,6 +57,7 @@ def serve_command(
         from inference import classifier, models, service_server  # not for `pawline --help`
         from inference.answers import check_unsure
         from inference.service import Served, create_app
+        from inference.service_limits import own_hosts
 
         with service_server.listen(host, port) as listening:  # first: that a port is in use shows at once
             found = models.find(model, Path.cwd())
@@ -65,9 +69,9 @@ def serve_command(
                 digest=loaded.sha256,
                 max_bytes=round(max_mb * BYTES_PER_MB),
                 unsure_below=unsure_below,
-                hosts=service_server.local_hosts(listening),
+                hosts=own_hosts(host, listening.getsockname()[0]),
             )
-            if served.hosts is None:
+            if service_server.is_shared(listening):
                 typer.echo(f"warning: whoever can reach {host} can send photos here: there is no password", err=True)
             address = service_server.address_of(listening)
             typer.echo(f"{found.name} ({_described(loaded)}) is served at {address} (Ctrl-C ends it)")

@@ -37,7 +37,10 @@ def ui_command(
         int, typer.Option(min=1, max=65534, help="Port of the page; the reports are on the next one.")
     ] = 4200,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. Others than 127.0.0.1 let everybody in who can reach it.")
+        str,
+        typer.Option(
+            help="Address to listen on. Others than 127.0.0.1 let everybody in who can reach it; 0.0.0.0 by any name."
+        ),
     ] = LOOPBACK,
 ) -> None:
     """Start Prefect's server and its page, until Ctrl-C.

@@ -43,6 +43,7 @@ REFUSED = (  # what `data.path` may not be; the canary is put in
     "http://127.0.0.1:{port}/pets.zip?X-Amz-Credential=me&X-Amz-Signature={}",
     "http://127.0.0.1:{port}/pets.zip?sv=2024&sig={}",
     "http://127.0.0.1:{port}/pets.zip#access_token={}",
+    *(f"http://127.0.0.1:{{port}}/pets.zip?{key}={{}}" for key in ("pass", "jwt", "bearer", "sas", "%74oken")),
     "s3://key:{}@bucket/pets.zip",
     "az://box/pets.zip?sig={}",
     "ftp://me:{}@127.0.0.1/pets.zip",

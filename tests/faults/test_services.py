@@ -29,9 +29,14 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from flows.guarded_server import Guard
+from inference.service_limits import LOCAL_HOSTS, own_hosts
 from tests.conftest import ROOT
 from tests.faults.conftest import Report, Tries
 from tests.faults.results import Fault
@@ -86,14 +91,16 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield service
 
 
-def ask(port: int, method: str, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
+def ask(
+    port: int, method: str, path: str, headers: dict[str, str], body: bytes = b""
+) -> tuple[int, dict[str, str], bytes]:
     """Ask for a path as it is written, with a `Host` of choice; the names of headers are in lower case."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
     try:
         connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
-        for name, value in {"Host": f"127.0.0.1:{port}", **headers}.items():
+        for name, value in {"Host": f"127.0.0.1:{port}", "Content-Length": str(len(body)), **headers}.items():
             connection.putheader(name, value)
-        connection.endheaders()
+        connection.endheaders(body)
         answer = connection.getresponse()
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
     finally:
@@ -222,7 +229,7 @@ def test_no_path_leads_out_of_its_folder(service: Running, served: Served, tries
 
 
 def test_no_page_of_another_site_gets_in(service: Running, served: Served, report: Report) -> None:
-    answers = {}
+    answers, photo = {}, picture("red")
     for name, port, path in (
         ("serve", service.port, "/predict"),
         ("serve", service.port, "/healthz"),
@@ -233,20 +240,23 @@ def test_no_page_of_another_site_gets_in(service: Running, served: Served, repor
         ("reports", reports_of(served), "/a%20page.html"),
     ):
         for origin in (text.format(port=port) for text in FOREIGN_ORIGINS):
-            for method in ("GET", "POST", "OPTIONS"):
-                headers = {"Origin": origin, "Sec-Fetch-Site": "cross-site", "Content-Length": "0"}
+            # Over plain http to another machine, browsers send Origin alone.
+            for method, site in (("GET", True), ("POST", True), ("POST", False), ("OPTIONS", True)):
+                headers = {"Origin": origin} | ({"Sec-Fetch-Site": "cross-site"} if site else {})
                 if method == "OPTIONS":
                     headers |= {f"Access-Control-Request-{name}": value for name, value in PREFLIGHT.items()}
-                status, answer, _ = ask(port, method, path, headers)
+                status, answer, _ = ask(port, method, path, headers, photo if method == "POST" else b"")
                 # "let in": told that it may read, or taken at its word
                 inside = any(header.startswith("access-control-allow") for header in answer)
                 inside |= name == "prefect" and status != 403
-                inside |= method == "POST" and status < 400
-                answers[name, path, origin, method] = inside
+                inside |= method == "POST" and (status < 400 or (path == "/predict" and status != 403))
+                answers[name, path, origin, method, site] = inside
     let_in = [asked for asked, inside in answers.items() if inside]
     what = "requests of pages of other sites, their preflights among them, to both services and the reports"
     seen = str(let_in or "none may be sent that changes anything, or be read")
     report(Fault.SERVICES, what, tries=len(answers), held=len(answers) - len(let_in), seen=seen)
+    assert ask(service.port, "POST", "/predict", {"Sec-Fetch-Site": "cross-site"}, photo)[0] == 403, "by itself, too"
+    assert ask(service.port, "POST", "/predict", {"Origin": service.address}, photo)[0] == 200, "the page of `serve`"
     own = {"Origin": served.address, "Content-Type": "application/json"}
     flows = httpx.post(f"{served.address}/api/flows/filter", headers=own, json={}, timeout=PATIENCE_SECONDS)
     assert flows.status_code == 200, "Prefect's own page"
@@ -257,6 +267,8 @@ def test_no_domain_that_was_pointed_here_gets_in(service: Running, served: Serve
     for port, path in (
         (service.port, "/"),
         (service.port, "/predict"),
+        (service.port, "/openapi.json"),
+        (service.port, "/nothing"),
         (served.port, "/"),
         (served.port, "/api/health"),
         (served.port, "/api/admin/settings"),
@@ -267,11 +279,37 @@ def test_no_domain_that_was_pointed_here_gets_in(service: Running, served: Serve
                 status, _, _ = ask(port, method, path, {"Host": host, "Origin": f"http://{host}"})
                 answers[port, path, host, method] = status
         for host in ("localhost", f"localhost:{port}", f"127.0.0.1:{port}"):
-            assert ask(port, "GET", path, {"Host": host})[0] in (200, 405), "this machine by its own names"
-    # 405 and 501: there is no such method here, whoever asks.
-    let_in = [asked for asked, status in answers.items() if status not in (403, 405, 501)]
+            assert ask(port, "GET", path, {"Host": host})[0] in (200, 404, 405), "this machine by its own names"
+    # 501: there is no such method here, whoever asks.
+    let_in = [asked for asked, status in answers.items() if status not in (403, 501)]
     what = "requests under foreign host names (DNS rebinding) to both services and the reports"
     report(Fault.SERVICES, what, tries=len(answers), held=len(answers) - len(let_in), seen=str(let_in or "403"))
+
+
+def test_a_service_that_others_reach_has_its_own_names_alone(tmp_path: Path, report: Report) -> None:
+    """On an address of a network (192.0.2.0/24 is for examples), `--host pets.lan`; here it listens on loopback."""
+    ours = {"192.0.2.5", "192.0.2.5:8000", "Pets.LAN:8000", "localhost:1", socket.gethostname(), socket.getfqdn()}
+    foreign = {"evil.example", "192.0.2.6", "192.0.2.5.evil.example", "", "lan"}
+    hosts = own_hosts("pets.lan", "192.0.2.5")
+
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("Prefect")(scope, receive, send)
+
+    prefect = TestClient(Guard(page, hosts))
+    with running(make_export(tmp_path / "colours"), hosts=hosts) as service:
+        answers = {
+            host: {
+                ask(service.port, "GET", "/healthz", {"Host": host})[0],
+                prefect.get("/", headers={"host": host}).status_code,
+            }
+            for host in ours | foreign
+        }
+    assert {host for host, statuses in answers.items() if statuses == {200}} == ours
+    held = [host for host in foreign if answers[host] == {403}]
+    what = "requests under foreign host names (DNS rebinding) to both services, on an address that others reach"
+    report(Fault.SERVICES, what, tries=2 * len(foreign), held=2 * len(held), seen="403")
+    assert own_hosts("127.0.0.1", "127.0.0.1") == LOCAL_HOSTS
+    assert own_hosts("0.0.0.0", "0.0.0.0") is own_hosts("::", "::") is None, "any, as docs/security.md says"  # noqa: S104
 
 
 def refused(served: Served, path: str, headers: dict[str, str], host: str | None) -> bool:
@@ -325,6 +363,8 @@ def test_only_this_machine_is_let_in_by_default(served: Served, tmp_path: Path) 
 def test_pages_say_what_a_browser_may_do_with_them(served: Served, service: Running) -> None:
     for port, path in (
         (service.port, "/"),
+        (service.port, "/openapi.json"),
+        (service.port, "/nothing"),
         (served.port, "/"),
         (served.port, "/api/health"),
         (served.port, "/api/nothing"),

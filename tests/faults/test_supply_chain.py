@@ -179,6 +179,35 @@ def test_what_is_said_of_vulnerabilities(answer: str | None, code: int, said: st
     assert (lines[0], ended) == (said, code)
 
 
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"pip_audit/__init__.py": ""}, "No module named pip_audit.__main__"),  # as where there is no pip_audit at all
+        ({"pip_audit.py": "raise ImportError('half of it is gone')"}, "ImportError: half of it is gone"),
+        ({"pip_audit.py": "import os; os._exit(9)"}, "it ended with 9"),
+        ({"pip_audit.py": "import sys; sys.exit('ERROR: no such option: --disable-pip')"}, "no such option"),
+    ],
+)
+def test_an_audit_that_does_not_work_is_no_network(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "tests.audit"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=300)
+    assert (done.returncode, done.stdout.count("\n"), done.stderr) == (2, 1, "")
+    assert done.stdout.startswith("audit: pip-audit does not work: ")
+    assert said in done.stdout
+
+
+def test_no_network_is_nobody_to_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"https_proxy": "http://127.0.0.1:1", "no_proxy": ""}.items():  # nothing listens there
+        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name.upper(), value)
+    (tmp_path / "lock").write_text("no-such-package-of-pawline==1.0\n")  # nor has pip cached an answer
+    assert audit.audit(tmp_path / "lock") is None
+
+
 def test_the_audit_ends_in_time_and_says_what_it_knows(whole_suite_only: None, report: Report) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.audit"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from inference import classifier, service_server
 from inference.service import Served, create_app
+from inference.service_limits import own_hosts
 from tasks import runtimes
 
 LABELS = ["red", "green", "blue"]
@@ -89,7 +90,7 @@ def running(export_dir: Path, **changes: Any) -> Iterator[Running]:  # noqa: ANN
         classifier=loaded, name="colours", digest=DIGEST, max_bytes=1_000_000, unsure_below=None, hosts=None
     )
     with service_server.listen("127.0.0.1", 0) as listening:
-        served = replace(served, hosts=service_server.local_hosts(listening))
+        served = replace(served, hosts=own_hosts("127.0.0.1", "127.0.0.1"))
         server = service_server.make_server(create_app(replace(served, **changes)))
         thread = threading.Thread(target=server.run, args=[[listening]])
         thread.start()

@@ -141,7 +141,7 @@ def test_other_paths_are_refused_as_json(http: httpx.Client, method: str, path: 
     "host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", "[::1", "2130706433"]
 )
 def test_a_domain_that_points_here_is_not_served(http: httpx.Client, host: str) -> None:
-    for path in ("/", "/healthz", "/metrics"):
+    for path in ("/", "/healthz", "/metrics", "/openapi.json", "/nothing"):
         assert problem(http.get(path, headers={"host": host})) == (403, "host")
     assert problem(http.post("/predict", content=picture("red"), headers={"host": host})) == (403, "host")
 
@@ -162,11 +162,13 @@ def test_pages_of_other_sites_cannot_send_or_read(http: httpx.Client) -> None:
         response = http.post("/predict", content=picture("red"), headers=headers)
         assert response.status_code == status
         assert "access-control-allow-origin" not in response.headers
+    for origin, status in (("https://evil.example", 403), ("null", 403), (str(http.base_url).rstrip("/"), 200)):
+        assert http.post("/predict", content=picture("red"), headers={"origin": origin}).status_code == status
     assert http.options("/predict", headers={"origin": "https://evil.example"}).status_code == 405
 
 
 def test_every_answer_is_only_what_it_says(http: httpx.Client) -> None:
-    for path in ("/", "/healthz", "/metrics", "/nothing"):
+    for path in ("/", "/healthz", "/metrics", "/openapi.json", "/nothing"):
         headers = http.get(path).headers
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["content-security-policy"].startswith("default-src 'none'")

@@ -2,7 +2,8 @@ import socket
 
 import pytest
 
-from inference.service_server import address_of, listen, local_hosts
+from inference.service_limits import own_hosts
+from inference.service_server import address_of, is_shared, listen
 from tasks.stage import PawlineError
 
 
@@ -23,7 +24,8 @@ def test_a_free_port_and_the_names_that_go_with_its_address(host: str, address: 
         if address_of(listening).startswith("http://[") and host == "localhost":
             address = "http://[::1]:{}"
         assert address_of(listening) == address.format(listening.getsockname()[1])
-        assert local_hosts(listening) == hosts
+        assert own_hosts(host, listening.getsockname()[0]) == hosts
+        assert is_shared(listening) == (hosts is None)
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,15 @@ def test_gits_failure_is_one_line(project: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_an_object_that_cannot_be_read_is_named(project: Path) -> None:
+    tree = git.git(project, "rev-parse", "HEAD^{tree}").decode().strip()
+    path = project.parent / ".git/objects" / tree[:2] / tree[2:]
+    path.chmod(0o644)
+    path.write_bytes(b"\0" + path.read_bytes()[1:])
+    with pytest.raises(PawlineError, match=f"^git ls-tree: .*{tree}"):
+        git.git(project, "ls-tree", "HEAD")
+
+
 def test_without_git_the_user_is_told_to_install_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(PawlineError, match="git is not installed"):

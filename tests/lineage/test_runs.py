@@ -76,6 +76,21 @@ def test_what_can_be_asked_for_by_name(three_runs: Path) -> None:
             find_run(project, what)
 
 
+def test_a_damaged_tag_is_named_and_no_earlier_champion_believed(three_runs: Path) -> None:
+    for number, commit in enumerate(commits(three_runs), start=1):
+        git(three_runs, "tag", f"classifier@v{number}.0.0", commit)
+        git(three_runs, "tag", f"classifier#champion#{number}", commit)
+    for tag, what in (("classifier#champion#3", "champion"), ("classifier@v2.0.0", "v2")):
+        path = three_runs / ".git/refs/tags" / tag
+        before = path.read_text()
+        for damage in ("", before[:7], "0123456789" * 4):
+            path.write_text(damage)
+            with pytest.raises(PawlineError, match=f"git cannot read a branch or tag .*refs/tags/{tag}"):
+                find_run(Project(three_runs), what)
+        path.write_text(before)
+        assert find_run(Project(three_runs), what).kind == "version"
+
+
 def test_a_file_is_known_by_its_content_whatever_its_name(three_runs: Path, tmp_path: Path) -> None:
     first, second, third = commits(three_runs)
     project = Project(three_runs)
