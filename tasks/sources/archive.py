@@ -1,8 +1,8 @@
 """A zip or tar archive (plain or compressed with gzip, bzip2 or xz), read as a stream and never extracted.
 
 An archive is refused, with the member's name, when a member could write outside a folder it is unpacked to (`..`, an
-absolute path, a link, a device), is sparse, is named twice, is encrypted, does not fit its checksum, or would need absurd memory;
-so nobody who handles the same file with other tools later gets hurt either.
+absolute path, a link, a device), is sparse, is named twice, is encrypted, does not fit its checksum, or would need
+absurd memory; so nobody who handles the same file with other tools later gets hurt either.
 """
 
 import bz2

@@ -105,6 +105,10 @@ def test_no_model_with_anything_but_our_layers(place: Path, ready: None, report:
         (place / name).unlink()
     assert "a Lambda is no layer that Pawline builds" in said["a lambda"]
     assert "would be 268,435,456 bytes" in said["a zip bomb"]
+    for old in ("a", "an old"):
+        assert "units of a layer is 150,000,000, above 65,536" in said[f"{old} layer of 150 million units"]
+    for what in ("layers of more than the file has", "old layers of more than the file has"):
+        assert "its layers would be 1,310,720 bytes, of 0 in the file" in said[what]
     report(Fault.MODELS, "models for Keras: " + ", ".join(MODELS), tries=len(MODELS), held=len(said))
 
 
