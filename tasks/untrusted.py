@@ -5,7 +5,6 @@ Keras refuses much of this itself, each version a little more; what is said here
 
 import io
 import json
-import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,11 +25,22 @@ ALLOWED = {
     *("MaxPooling2D", "Multiply", "Normalization", "ReLU", "Rescaling", "Reshape", "ZeroPadding2D"),
     *("DTypePolicy", "GlorotUniform", "Ones", "VarianceScaling", "Zeros", "__keras_tensor__"),
 }
-# What lets a graph of TensorFlow reach out of it: Python, files, the network. Saving and restoring its own variables is
-# in every SavedModel.
-REACHES_OUT = re.compile(
-    r"PyFunc|ReadFile|WriteFile|MatchingFiles|TextFile|Reader|Dataset|Summary|Print|Rpc|Library|Dump"
-)
+# In the graph of a SavedModel: what `export` writes of any backbone, head and way to make squares. With another version
+# of TensorFlow it may be more, of which each is to be looked at: no more than numbers and text may come of it.
+COMPUTES = {
+    *("Abs", "AddV2", "All", "Any", "Assert", "AvgPool", "BiasAdd", "BitwiseAnd", "Cast", "Ceil", "ConcatV2", "Const"),
+    *("Conv2D", "DecodeBmp", "DecodeGif", "DecodeJpeg", "DecodePng", "DecodeRaw", "DecodeWebP"),
+    *("DepthwiseConv2dNative", "EnsureShape", "Equal", "Erfc", "ExpandDims", "Fill", "GatherV2", "Greater"),
+    *("GreaterEqual", "Identity", "IdentityN", "If", "Less", "LessEqual", "LogicalAnd", "LogicalNot", "LogicalOr"),
+    *("MatMul", "Max", "MaxPool", "Maximum", "Mean", "Minimum", "Mul", "Neg", "NoOp", "Pack", "Pad", "PartitionedCall"),
+    *("Placeholder", "Pow", "Prod", "Range", "RealDiv", "Relu", "Relu6", "Reshape", "RightShift", "Round", "Rsqrt"),
+    *("Select", "SelectV2", "Shape", "Sigmoid", "Size", "Softmax", "Sqrt", "Squeeze", "StatefulPartitionedCall"),
+    *("StatelessIf", "StatelessWhile", "StridedSlice", "Sub", "Substr", "Sum", "Tanh", "TensorListFromTensor"),
+    *("TensorListGetItem", "TensorListReserve", "TensorListSetItem", "TensorListStack", "Transpose", "Unpack"),
+    *("Where", "While", "ZerosLike"),
+}
+# In the two functions that every SavedModel has for its variables, and that nothing calls.
+SAVES = {"MergeV2Checkpoints", "RestoreV2", "SaveV2", "ShardedFilename", "StaticRegexFullMatch", "StringJoin"}
 MOST_SIZE = 1 << 16  # no layer has more units, filters or pixels of a side
 NO_SIZES = {"seed", "shared_object_id"}  # numbers in a configuration that may be of any size
 MOST_TIMES = 100  # larger than its bytes in the file may nothing be
@@ -170,14 +180,26 @@ def check_tensors(file: h5py.File) -> int:
 
 
 def check_graph(saved_model: Any) -> None:  # noqa: ANN401 - protobuf's messages have no types here
-    """Allow what computes in a SavedModel, as a message: not what runs Python or touches files.
+    """Allow what computes in a SavedModel, as a message, and what saves it where nothing calls that.
 
     Raises:
-        RefusedError: There is such an operation.
+        RefusedError: There is another operation, or it is of TensorFlow 1's form, which runs more when it is loaded.
     """
+    if len(saved_model.meta_graphs) != 1 or not saved_model.meta_graphs[0].HasField("object_graph_def"):
+        raise RefusedError("it is no SavedModel of TensorFlow 2")
+    (meta,) = saved_model.meta_graphs
+    functions = meta.graph_def.library.function
     for node in _messages(saved_model, "NodeDef"):
-        if REACHES_OUT.search(node.op):
+        if node.op not in COMPUTES | SAVES:
             raise RefusedError(f"its graph has a {node.op}")
+    if any("api_implements" in function.attr for function in functions):
+        raise RefusedError("its graph has a function that stands in for another")
+    called = {call.name for call in _messages(meta.graph_def.library, "NameAttrList")}
+    loaded = meta.object_graph_def.SerializeToString()
+    for function in functions:
+        name, ops = function.signature.name, sorted(SAVES & {node.op for node in function.node_def})
+        if ops and (name in called or name.encode() in loaded):
+            raise RefusedError(f"its graph has a {ops[0]} that can be called")
 
 
 def check_onnx(model: Any) -> None:  # noqa: ANN401 - as above
