@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import cycle, islice, product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -294,11 +294,8 @@ def test_no_graph_that_reaches_out_of_itself(place: Path, ready: None, report: R
     assert said["TensorFlow 1"].endswith("is refused: it is no SavedModel of TensorFlow 2")
     said["ONNX"] = refusal(partial(open_export, "onnx"), onnx_with_data_elsewhere(place))
     assert said["ONNX"].endswith("m.onnx is refused: weights lies in another file")
-    what = (
-        "SavedModels that reach out to "
-        + ", ".join(SAVED_MODELS)
-        + "; one of TensorFlow 1; ONNX whose weights lie in another folder"
-    )
+    tried = f"{', '.join(SAVED_MODELS)}; one of TensorFlow 1; ONNX whose weights lie in another folder"
+    what = f"SavedModels that reach out to {tried}"
     report(Fault.MODELS, what, tries=len(SAVED_MODELS) + 2, held=len(said))
 
 
@@ -319,7 +316,7 @@ def test_every_export_of_our_own_is_allowed(place: Path, whole_suite_only: None,
     from tasks.export.formats import Exporter
     from tasks.export.replay import open_export
 
-    heads_of = product(("average", "max"), ("sigmoid", "logit", "softmax"), ("relu", "gelu", "silu", "tanh"))
+    heads_of = product(get_args(model.Pooling), get_args(heads.Output), ("relu", "gelu", "silu", "tanh"))
     resizes = cycle(("squash", "crop", "pad"))
     allowed = 0
     for name, (pooling, output, activation) in zip(backbones.BACKBONES, islice(heads_of, 0, None, 3), strict=False):
