@@ -7,6 +7,7 @@ resume, and they must load without the classes that they were trained with.
 
 import errno
 import json
+import math
 import os
 import shutil
 import zipfile
@@ -17,6 +18,7 @@ from tasks import untrusted
 from tasks.quiet_tf import Model, keras
 
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip member can have
+FLOAT32_BYTES = 4
 
 
 def save_model(model: Model, path: Path) -> None:
@@ -45,8 +47,22 @@ def load_model(path: Path) -> Model:
     if not path.exists():  # Keras would say so as a ValueError
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     with untrusted.looking_into(path):
-        untrusted.check_hdf5(path) if path.suffix == ".h5" else untrusted.check_archive(path)
+        checked = untrusted.check_hdf5(path) if path.suffix == ".h5" else untrusted.check_archive(path)
+        if checked.config is not None:  # Keras says it of weights alone
+            untrusted.check_weights(_needed_bytes(checked.config), checked)
         return keras.models.load_model(path, compile=False, safe_mode=True)
+
+
+def _needed_bytes(config: str) -> int:
+    """Return what the weights of a model take, of which none is made: within the scope Keras only notes them."""
+    from keras.src.backend.common import global_state
+
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            model = keras.Model.from_config(json.loads(config)["config"])
+            return sum(FLOAT32_BYTES * math.prod(variable.shape) for variable in model.variables)
+    finally:
+        global_state.set_global_attribute("uninitialized_variables", [])  # or they would be made later
 
 
 def _rewrite(source: Path, target: Path) -> None:

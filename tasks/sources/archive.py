@@ -1,8 +1,8 @@
 """A zip or tar archive (plain or compressed with gzip, bzip2 or xz), read as a stream and never extracted.
 
 An archive is refused, with the member's name, when a member could write outside a folder it is unpacked to (`..`, an
-absolute path, a link, a device), is named twice, is encrypted, does not fit its checksum, or would need absurd memory;
-so nobody who handles the same file with other tools later gets hurt either.
+absolute path, a link, a device), is sparse, is named twice, is encrypted, does not fit its checksum, or would need
+absurd memory; so nobody who handles the same file with other tools later gets hurt either.
 """
 
 import bz2
@@ -11,6 +11,7 @@ import gzip
 import lzma
 import re
 import stat
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -23,11 +24,12 @@ from tasks.sources.layout import MAX_FILE_BYTES, Entry
 from tasks.stage import PawlineError
 
 MAX_MEMBER_BYTES = MAX_FILE_BYTES
+MAX_TAR_HEADER_BYTES = 2**20  # of one member, extended headers included; a path takes some hundreds
 MAX_EXPANSION = 100  # unpacked size over the archive's own; photos do not shrink at all
 UTF8_FLAG, ENCRYPTED_FLAG = 0x800, 0x1  # APPNOTE.TXT 4.4.4
 MS_DOS = 0  # APPNOTE.TXT 4.4.2
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")
-DAMAGES = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile, UnicodeError)
+DAMAGES = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile, ValueError)
 
 
 def entries(path: Path) -> Iterator[Entry]:
@@ -102,11 +104,15 @@ def _check_zip_member(path: Path, member: zipfile.ZipInfo) -> None:
 def _tar_entries(path: Path, file: IO[bytes]) -> Iterator[Entry]:
     stream = _TarStream(_unpacked(file))
     names: set[str] = set()
+    total = 0
     with _open_tar(path, stream) as archive:
-        while (member := archive.next()) is not None:
+        while (member := stream.next_member(archive)) is not None:
             archive.members = []  # type: ignore[attr-defined]  # it would keep every header
             name = _safe_name(path, member.name)
-            _check_total(path, archive.offset)
+            if member.issparse():
+                raise _refusal(path, name, "is sparse, larger than what is packed of it")
+            total += member.size  # an extended header may say more than there is, up to the next member
+            _check_total(path, max(total, archive.offset))
             if member.isreg():
                 _check_size(path, name, member.size)
                 if name in names:
@@ -146,14 +152,22 @@ class _TarStream:
     """An unpacked tar, read forward; remembers its last block, since tarfile takes any bad header for the end."""
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self._stream, self._last = stream, b""
+        self._stream, self._last, self._may_read = stream, b"", MAX_TAR_HEADER_BYTES
         self.seek, self.tell = stream.seek, stream.tell
 
     def read(self, size: int) -> bytes:
-        if size > MAX_MEMBER_BYTES:  # an extended header, which tarfile reads whole
+        self._may_read -= size
+        if self._may_read < 0:
             raise tarfile.ReadError("absurd header")
         self._last = self._stream.read(size)
         return self._last
+
+    def next_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+        """Read a member's header, of which tarfile holds all in memory: extended ones and the maps of sparse files."""
+        self._may_read = MAX_TAR_HEADER_BYTES
+        member = archive.next()
+        self._may_read = sys.maxsize
+        return member
 
     def check_end(self, path: Path) -> None:
         """Require the end mark, then read on to where compressed formats keep their checksum."""

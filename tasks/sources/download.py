@@ -3,14 +3,16 @@
 import hashlib
 import json
 import logging
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 import platformdirs
 import requests
+import urllib3
 
 from tasks.progress import Progress
 from tasks.sources.digests import file_digest
@@ -23,6 +25,9 @@ RETRY_DELAYS_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # exponential back-off
 LONGEST_PAUSE_SECONDS = 60.0  # that a server may ask for
 RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 CHUNK_BYTES = 2**16  # what a cut connection costs at most
+MOST_BYTES = 2**40  # ImageNet has 150 GB; what goes on beyond this has no end
+SLOWEST = (300.0, 300 * 2**10)  # in so many seconds come so many bytes, or it is as if nothing came
+MOST_DIGITS = 18  # of a length; Python refuses to read thousands
 MAX_REDIRECTS = 10
 
 
@@ -32,6 +37,25 @@ class _InterruptedError(Exception):
     def __init__(self, reason: str, *, pause_seconds: float = 0.0) -> None:
         super().__init__(reason)
         self.pause_seconds = min(pause_seconds, LONGEST_PAUSE_SECONDS)
+
+
+class _Pace:
+    """Tells when too little comes: a byte now and then passes every limit of the time between two reads."""
+
+    def __init__(self) -> None:
+        self._since, self._received = time.monotonic(), 0
+
+    def check(self, received: int) -> None:
+        """Count bytes that came.
+
+        Raises:
+            _InterruptedError: They were too few for too long.
+        """
+        self._received += received
+        if time.monotonic() - self._since >= SLOWEST[0]:
+            if self._received < SLOWEST[1]:
+                raise _InterruptedError(f"{self._received:,} bytes in {SLOWEST[0]:g} s")
+            self._since, self._received = time.monotonic(), 0
 
 
 class _Files(NamedTuple):
@@ -149,7 +173,10 @@ def _download(url: str, files: _Files) -> None:
             raise _InterruptedError("the partial file does not fit any more")
         _check_status(response)
         _write_validator(files, response)
-        _append(response, files.part, done if resumed else 0)  # the content changed, or the server knows no ranges
+        done = done if resumed else 0  # the content changed, or the server knows no ranges
+        total = _total(response, done)
+        _check_space(response.url, files.part, total)
+        _append(response, files, done, total)
 
 
 def _get(url: str, headers: dict[str, str]) -> requests.Response:
@@ -184,24 +211,57 @@ def _check_status(response: requests.Response) -> None:
     raise PawlineError(f"{public_url(response.url)} answers {status}: {todo}, or set data.path to a local file")
 
 
-def _append(response: requests.Response, part: Path, done: int) -> None:
+def _total(response: requests.Response, done: int) -> int | None:
+    """Return how many bytes there are, if the server says so in a way that can be believed."""
     length = response.headers.get("Content-Length", "")
-    total = done + int(length) if length.isascii() and length.isdigit() else None
+    return done + int(length) if length.isascii() and length.isdigit() and len(length) <= MOST_DIGITS else None
+
+
+def _check_space(url: str, part: Path, total: int | None) -> None:
+    there = part.stat().st_size if part.exists() else 0
+    free = shutil.disk_usage(part.parent).free
+    if total is not None and total - there > free:
+        raise PawlineError(
+            f"{public_url(url)} has {total:,} bytes, {part.parent} has room for {free:,} more: make some, or set "
+            "data.path to a local file"
+        )
+
+
+def _append(response: requests.Response, files: _Files, done: int, total: int | None) -> None:
+    pace = _Pace()
     with (
-        part.open("r+b" if done else "wb") as file,
+        files.part.open("r+b" if done else "wb") as file,
         Progress("download", total=total, unit="B", scale=True) as progress,
     ):
         file.seek(done)
         progress.advance(done)
-        try:
-            for chunk in response.iter_content(CHUNK_BYTES):
-                file.write(chunk)
-                progress.advance(len(chunk))
-        except requests.exceptions.ChunkedEncodingError:
-            raise _InterruptedError("connection cut") from None
+        for chunk in _chunks(response):
+            file.write(chunk)
+            progress.advance(len(chunk))
+            if file.tell() > MOST_BYTES:
+                _forget(files)
+                raise PawlineError(
+                    f"{public_url(response.url)} sends more than {MOST_BYTES:,} bytes: check data.path, or fetch the "
+                    "file by other means"
+                )
+            if file.tell() != total:
+                pace.check(len(chunk))
         received = file.tell()
     if total is not None and received != total:
         raise _InterruptedError(f"connection cut at {received:,} of {total:,} bytes")
+
+
+def _chunks(response: requests.Response) -> Iterator[bytes]:
+    """Yield what comes as it comes; requests itself waits until a chunk is full, however long that takes."""
+    try:
+        while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
+            yield chunk
+    except urllib3.exceptions.DecodeError:
+        raise requests.exceptions.ContentDecodingError from None
+    except urllib3.exceptions.ReadTimeoutError:
+        raise requests.ReadTimeout from None
+    except urllib3.exceptions.HTTPError:
+        raise _InterruptedError("connection cut") from None
 
 
 def _read_validator(files: _Files) -> str | None:

@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 ETAG = '"1"'
@@ -98,6 +98,19 @@ def whole(content: bytes, *, etag: str = ETAG, ranges: bool = True, upto: int | 
         handler.wfile.write(content[start:upto])
         if then:
             getattr(handler, then)()
+
+    return answer
+
+
+def bit_by_bit(start: bytes, bits: Iterable[bytes], every_seconds: float = 0.0) -> Answer:
+    """Send bytes, then others one after the other, until the server is shut down or nobody listens any more."""
+
+    def answer(handler: Handler) -> None:
+        handler.wfile.write(start)
+        for bit in bits:
+            if handler.server.over.wait(every_seconds):
+                return
+            handler.wfile.write(bit)
 
     return answer
 

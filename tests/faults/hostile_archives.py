@@ -76,6 +76,53 @@ def tar_member(kind: bytes, target: str) -> tarfile.TarInfo:
     return member
 
 
+def tar_octal(number: int) -> bytes:
+    return b"%011o\0" % number
+
+
+def sparse_old_gnu(realsize: int, extended: bytes = b"") -> bytes:
+    """A member, header and data, of which one byte is packed (GNU tar's manual, "Old GNU Format")."""
+    member = tarfile.TarInfo("cat/sparse.jpg")
+    member.type, member.size = tarfile.GNUTYPE_SPARSE, 1
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = tar_octal(realsize - 1) + tar_octal(1)
+    header[482:495] = bytes([bool(extended)]) + tar_octal(realsize)
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * ord(" ") + sum(header[156:]))
+    return bytes(header) + extended + b"x".ljust(512, b"\0")
+
+
+def sparse_pax(headers: dict[str, str], data: bytes = b"x", name: str = "cat/sparse.jpg") -> bytes:
+    """A member with an extended header (the same manual, "PAX Format")."""
+    member = tarfile.TarInfo(name)
+    member.size, member.pax_headers = len(data), {f"GNU.sparse.{key}": value for key, value in headers.items()}
+    return member.tobuf(tarfile.PAX_FORMAT) + data + bytes(-len(data) % 512)
+
+
+def sparse_members(realsize: int) -> dict[str, bytes]:
+    """A file of nothing but a byte at its end, in each form that GNU tar knows."""
+    where = f"{realsize - 1},1"
+    size, version = {"size": f"{realsize}"}, {"major": "1", "minor": "0", "realsize": f"{realsize}"}
+    parts = {"offset": f"{realsize - 1}", "numbytes": "1"}
+    return {
+        "old GNU": sparse_old_gnu(realsize),
+        "PAX 0.0": sparse_pax(size | {"numblocks": "1"} | parts),
+        "PAX 0.1": sparse_pax(size | {"map": where}),
+        "PAX 1.0": sparse_pax(version, f"1\n{realsize - 1}\n1\n".encode().ljust(512, b"\0") + b"x"),
+    }
+
+
+def odd_members() -> dict[str, bytes]:
+    """Headers of sparse files that are no headers, or would be held in memory by the gigabyte."""
+    endless = b"0\n" * 2**20
+    version = {"major": "1", "minor": "0"}
+    return {
+        "a map of no numbers": sparse_pax({"map": "x,y"}),
+        "a map of too many digits": sparse_pax({"map": "9" * 5000}),
+        "a map that does not end": sparse_pax(version, f"{2**40}\n".encode() + endless),
+        "a map of many blocks": sparse_old_gnu(2**20, (bytes(504) + b"\1" + bytes(7)) * 2**12 + bytes(512)),
+    }
+
+
 def zip_special(photo: bytes, kind: int, content: bytes = b"/etc/passwd") -> bytes:
     buffer = io.BytesIO(zipped(good(photo)))
     with zipfile.ZipFile(buffer, "a") as packed:
@@ -138,6 +185,10 @@ def attacks(photo: bytes) -> list[Attack]:
     found += [Attack(f"tar: {what}", _tar_with(photo, kind), special) for what, kind in kinds.items()]
     modes = {"symbolic link": stat.S_IFLNK, "pipe": stat.S_IFIFO, "device": stat.S_IFCHR, "socket": stat.S_IFSOCK}
     found += [Attack(f"zip: {what}", _zip_with(photo, mode), special) for what, mode in modes.items()]
+    for what, packed in sparse_members(200 * 10**6).items():
+        found.append(Attack(f"tar: a sparse file, {what}", _tar_behind(packed, photo), "is sparse"))
+    for what, packed in odd_members().items():
+        found.append(Attack(f"tar: sparse, {what}", _tar_behind(packed, photo), "damaged|neither"))
     nested = zipped(good(photo) | {"../CANARY.jpg": b""})
     control = "control character"
     return [
@@ -168,6 +219,10 @@ def _tar_of(photo: bytes, name: str) -> Callable[[], bytes]:
 
 def _tar_with(photo: bytes, kind: bytes) -> Callable[[], bytes]:
     return lambda: tarred(good(photo), tar_member(kind, "/etc/passwd"))
+
+
+def _tar_behind(member: bytes, photo: bytes) -> Callable[[], bytes]:
+    return lambda: member + tarred(good(photo))
 
 
 def _zip_with(photo: bytes, kind: int) -> Callable[[], bytes]:

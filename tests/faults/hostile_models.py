@@ -56,6 +56,10 @@ def made_of(layer: dict[str, Any], *, weights: Iterable[bytes] = (), more: dict[
     return write
 
 
+def dense(units: int) -> dict[str, Any]:
+    return DENSE | {"config": {"units": units, "name": "layer"}}
+
+
 def empty_h5() -> bytes:
     made = io.BytesIO()
     h5py.File(made, "w").close()
@@ -120,6 +124,10 @@ MODELS: dict[str, tuple[str, Make]] = {
     "members outside of the archive": ("m.keras", made_of(DENSE, more={f"../{CANARY}": b"x"})),
     "an archive of arrays beside": ("m.keras", made_of(DENSE, more={"model.weights.npz": pickle.dumps(Touch())})),
     "a zip bomb": ("m.keras", made_of(DENSE, weights=BOMB)),
+    "a layer of 150 million units": ("m.keras", made_of(dense(150_000_000))),
+    "an old layer of 150 million units": ("m.h5", made_of(dense(150_000_000))),
+    "layers of more than the file has": ("m.keras", made_of(dense(1 << 16))),
+    "old layers of more than the file has": ("m.h5", made_of(dense(1 << 16))),
     "a pickle called .keras": ("m.keras", lambda path: path.write_bytes(pickle.dumps(Touch()))),
     "a pickle called .h5": ("m.h5", lambda path: path.write_bytes(pickle.dumps(Touch()))),
     "a zip of a pickle": ("m.keras", made_of(DENSE, weights=[pickle.dumps(Touch())])),
@@ -165,6 +173,10 @@ WEIGHTS: dict[str, tuple[str, Make]] = {
     "text for numbers": ("w.h5", h5(lambda file: file.create_dataset("a", data=["x"], dtype=h5py.string_dtype()))),
     "a pickle": ("w.h5", lambda path: path.write_bytes(pickle.dumps(Touch()))),
     "a pickle called .weights.h5": ("w.weights.h5", lambda path: path.write_bytes(pickle.dumps(Touch()))),
+    "a layer of 150 million units": ("m.keras", made_of(dense(150_000_000))),
+    "an old layer of 150 million units": ("m.h5", made_of(dense(150_000_000))),
+    "layers of more than the file has": ("m.keras", made_of(dense(1 << 16))),
+    "old layers of more than the file has": ("m.h5", made_of(dense(1 << 16))),
     "a pickle called .keras": ("w.keras", lambda path: path.write_bytes(pickle.dumps(Touch()))),
     "a pickle called .whl": ("w.whl", lambda path: path.write_bytes(pickle.dumps(Touch()))),
     "a pickle called .npy": ("w.npy", lambda path: path.write_bytes(pickle.dumps(Touch()))),

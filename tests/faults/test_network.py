@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from itertools import repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from tasks.sources import download
 from tasks.sources.download import LONGEST_PAUSE_SECONDS, RETRY_DELAYS_SECONDS, fetch
 from tasks.stage import PawlineError, TemporaryError
 from tests.conftest import ROOT
-from tests.faults.awkward import Answer, Awkward, Handler, awkward, raw, status, whole
+from tests.faults.awkward import Answer, Awkward, Handler, awkward, bit_by_bit, raw, status, whole
 from tests.faults.conftest import Report, Tries
 from tests.faults.results import Fault
 from tests.s3 import Bucket
@@ -42,6 +43,7 @@ class Case(NamedTuple):
         requests: As many are sent.
         resumed: The last request asks for what is missing only.
         patience_seconds: The download's; nobody waits a minute where a server stalls.
+        slow_seconds: Likewise, where it drips.
     """
 
     what: str
@@ -50,6 +52,7 @@ class Case(NamedTuple):
     requests: int
     resumed: bool = False
     patience_seconds: float = 60.0
+    slow_seconds: float = 300.0
 
 
 def cases(content: bytes, chance: random.Random) -> list[Case]:
@@ -62,6 +65,10 @@ def cases(content: bytes, chance: random.Random) -> list[Case]:
     misfit = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-9/10\r\nContent-Length: 10\r\n\r\n0123456789"
     squeezed = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(gzipped)
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (cut, content[:cut])
+    ok, endless = b"HTTP/1.1 200 OK\r\n%s\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    declared, length = ok % b"Content-Length: %d\r\n", b"Content-Length: " + b"9" * 5000 + b"\r\n"
+    begun = ok % (b'ETag: "1"\r\nContent-Length: %d\r\n' % SIZE)
+    dripping = bit_by_bit(begun, (content[place : place + 1] for place in range(SIZE)), 0.01)
     return [
         Case("says nothing", (lambda handler: handler.stall(),), LATER, most, patience_seconds=0.3),
         Case("stalls in the middle", (whole(content, upto=cut, then="stall"), good), WHOLE, 2, True, 3.0),
@@ -89,7 +96,16 @@ def cases(content: bytes, chance: random.Random) -> list[Case]:
         Case("redirects to no address", (status(302, Location="http://[x"),), REFUSED, 1),
         Case("redirects in a circle", (status(302, Location="/again"),), REFUSED, LOOPED),
         Case("speaks no HTTP", (raw(chance.randbytes(1000) + b"\r\n\r\n"),), LATER, most),
-        Case("gives no length", (raw(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n" + content),), WHOLE, 1),
+        Case("sends for ever", (bit_by_bit(ok % b"", repeat(content)),), REFUSED, 1),
+        Case(
+            "sends for ever in chunks", (bit_by_bit(endless, repeat(b"400\r\n" + bytes(1024) + b"\r\n")),), REFUSED, 1
+        ),
+        Case("drips", (bit_by_bit(declared % SIZE, repeat(b"x"), 0.01),), LATER, most, slow_seconds=0.3),
+        Case("drips in chunks", (bit_by_bit(endless, repeat(b"1\r\nx\r\n"), 0.01),), LATER, most, slow_seconds=0.3),
+        Case("drips at first", (dripping, good), WHOLE, 2, resumed=True, slow_seconds=0.3),
+        Case("declares more than a disk has", (raw(declared % 2**59),), REFUSED, 1),
+        Case("gives a length of 5,000 digits", (raw(ok % length + content),), WHOLE, 1),
+        Case("gives no length", (raw(ok % b"Content-Length: x\r\n" + content),), WHOLE, 1),
     ]
 
 
@@ -106,6 +122,8 @@ def wrong(case: Case, server: Awkward, content: bytes, cache: Path) -> str:
         if got.read_bytes() != content:
             return "wrong bytes under the final name"
     left = {path.name for path in cache.rglob("*") if path.is_file()}
+    if ended == REFUSED and left:
+        return f"left: {sorted(left)}"
     if ended != case.ends or ("archive" in left) != (ended == WHOLE):
         return f"{ended}, not {case.ends}; left: {sorted(left)}"
     if len(server.asked) != case.requests:
@@ -128,6 +146,8 @@ def test_downloads_from_awkward_servers(
             monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
             case = cases(content, chance)[number]
             monkeypatch.setattr(download, "TIMEOUT_SECONDS", (60.0, case.patience_seconds))
+            monkeypatch.setattr(download, "SLOWEST", (case.slow_seconds, 1000))
+            monkeypatch.setattr(download, "MOST_BYTES", 4 * SIZE)
             with awkward(*case.answers) as server:
                 problem = wrong(case, server, content, cache)
             found += [problem] if problem else []

@@ -7,20 +7,23 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import cycle, islice, product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 from inference.classifier import FORMATS, load
 from tasks import backbone, keras_files, stage
+from tasks.export.replay import PATHS
 from tasks.params import BackboneParams
-from tasks.quiet_tf import Tensor
+from tasks.quiet_tf import Model, Tensor
 from tasks.stage import PawlineError
 from tests.faults.conftest import Report
 from tests.faults.hostile_models import CANARY, HUGE, MODELS, WEIGHTS, Make, Touch
 from tests.faults.results import Fault
+from tests.tasks.conftest import IMAGE, TRAIN_HEAD, changed
 
 MOST_BYTES = 128 << 20  # half of what a bomb unpacks to
 
@@ -47,8 +50,8 @@ def no_unpickling() -> Iterator[None]:
     assert UNPICKLED == []
 
 
-def load_model(path: Path) -> None:
-    keras_files.load_model(path)
+def load_model(path: Path) -> Model:
+    return keras_files.load_model(path)
 
 
 def take_weights(path: Path) -> None:
@@ -105,6 +108,10 @@ def test_no_model_with_anything_but_our_layers(place: Path, ready: None, report:
         (place / name).unlink()
     assert "a Lambda is no layer that Pawline builds" in said["a lambda"]
     assert "would be 268,435,456 bytes" in said["a zip bomb"]
+    for old in ("a", "an old"):
+        assert "units of a layer is 150,000,000, above 65,536" in said[f"{old} layer of 150 million units"]
+    for what in ("layers of more than the file has", "old layers of more than the file has"):
+        assert "its layers would be 1,310,720 bytes, of 0 in the file" in said[what]
     report(Fault.MODELS, "models for Keras: " + ", ".join(MODELS), tries=len(MODELS), held=len(said))
 
 
@@ -194,27 +201,78 @@ def test_no_export_with_anything_but_a_network(place: Path, ready: None, report:
     report(Fault.MODELS, "exports for `pawline predict`: " + ", ".join(EXPORTS), tries=len(EXPORTS), held=len(said))
 
 
-def reaching_out(what: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a graph's body that leaves the graph."""
+def after(operation: Callable[[Tensor], object], tf: Tensor, image: Tensor) -> Tensor:
+    """The image, once an operation ran that gives nothing."""
+    with tf.control_dependencies([operation(tf.raw_ops)]):
+        return tf.identity(image)
 
-    def body(tf: Tensor, image: Tensor) -> Tensor:
-        if what == "Python":
-            return tf.py_function(lambda x: x, [image], tf.float32)
-        if what == "a file that it writes":
-            with tf.control_dependencies([tf.io.write_file(CANARY, "x")]):
-                return tf.identity(image)
-        if what == "a folder that it lists":
-            return tf.strings.length(tf.io.matching_files("/*")[0]) + tf.cast(image, tf.int32)
-        return tf.strings.length(tf.io.read_file("/etc/passwd")) + tf.cast(image, tf.int32)
 
-    return body
+def save(raw: Tensor) -> object:
+    return raw.Save(filename=CANARY, tensor_names=["x"], data=[[1.0]])
+
+
+def save_as_tensorflow_does(raw: Tensor) -> object:
+    return raw.SaveV2(prefix=CANARY, tensor_names=["x"], shape_and_slices=[""], tensors=[[1.0]])
+
+
+def restore(raw: Tensor) -> object:
+    return raw.RestoreV2(prefix="/etc/passwd", tensor_names=["x"], shape_and_slices=[""], dtypes=["float32"])[0].op
+
+
+def remap(raw: Tensor) -> object:
+    options = {"new_vocab_offset": 0, "num_new_vocab": 1}
+    return raw.GenerateVocabRemapping(new_vocab_file="/etc/passwd", old_vocab_file="/etc/passwd", **options)[0].op
+
+
+def load_and_remap(raw: Tensor) -> object:
+    rows = {"row_remapping": [0], "col_remapping": [0], "initializing_values": [], "num_rows": 1, "num_cols": 1}
+    return raw.LoadAndRemapMatrix(ckpt_path="/etc/passwd", old_tensor_name="x", **rows).op
+
+
+def decode(raw: Tensor) -> object:
+    fields = {"field_names": ["x"], "output_types": ["float32"], "descriptor_source": "/etc/passwd"}
+    return raw.DecodeProtoV2(bytes=["x"], message_type="X", **fields)[0].op
+
+
+def debug(tf: Tensor, image: Tensor) -> Tensor:
+    return tf.raw_ops.DebugIdentity(input=image, tensor_name="x:0", debug_urls=[f"file://{Path.cwd() / CANARY}"])
+
+
+def listed(tf: Tensor, image: Tensor) -> Tensor:
+    return tf.strings.length(tf.io.matching_files("/*")[0]) + tf.cast(image, tf.int32)
+
+
+def read(tf: Tensor, image: Tensor) -> Tensor:
+    return tf.strings.length(tf.io.read_file("/etc/passwd")) + tf.cast(image, tf.int32)
+
+
+def called(tf: Tensor, image: Tensor) -> Tensor:
+    return tf.function(partial(after, save_as_tensorflow_does, tf))(image)
+
+
+def standing_in(tf: Tensor, image: Tensor) -> Tensor:
+    return tf.function(tf.identity, experimental_attributes={"api_implements": "x"})(image)
+
+
+SAVED_MODELS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "Python": lambda tf, image: tf.py_function(lambda x: x, [image], tf.float32),
+    "a file that it writes": partial(after, lambda raw: raw.WriteFile(filename=CANARY, contents="x")),
+    "a folder that it lists": listed,
+    "a file that it reads": read,
+    "a file that it saves": partial(after, save),
+    "a checkpoint that it saves": partial(after, save_as_tensorflow_does),
+    "a checkpoint that a function of its own saves": called,
+    "a checkpoint that it restores": partial(after, restore),
+    "a file for who debugs it": debug,
+    "a file of words": partial(after, remap),
+    "a checkpoint that it takes a matrix of": partial(after, load_and_remap),
+    "a file of descriptors": partial(after, decode),
+    "a function that stands in for another": standing_in,
+}
 
 
 def answer_by(body: Callable[[Tensor, Tensor], Tensor], tf: Tensor, image: Tensor) -> dict[str, Tensor]:
     return {"probabilities": body(tf, image)}
-
-
-SAVED_MODELS = ("Python", "a file that it writes", "a file that it reads", "a folder that it lists")
 
 
 def test_no_graph_that_reaches_out_of_itself(place: Path, ready: None, report: Report) -> None:
@@ -223,18 +281,60 @@ def test_no_graph_that_reaches_out_of_itself(place: Path, ready: None, report: R
     from tasks.quiet_tf import tf
 
     said = {}
-    for what in SAVED_MODELS:
+    for what, body in SAVED_MODELS.items():
         module, spec = tf.Module(), tf.TensorSpec((None,), tf.float32)
-        module.answer = tf.function(partial(answer_by, reaching_out(what), tf), input_signature=[spec])
+        module.answer = tf.function(partial(answer_by, body, tf), input_signature=[spec])
         tf.saved_model.save(module, "saved", signatures={"serving_default": module.answer})
         for name in ("saved_model", "saved_model_bytes"):
             said[what] = refusal(partial(open_export, name), place / "saved")
             assert " is refused: its graph has a " in said[what]
         shutil.rmtree("saved")
+    assert said["a checkpoint that it saves"].endswith("its graph has a SaveV2 that can be called")
+    said["TensorFlow 1"] = refusal(partial(open_export, "saved_model"), of_tensorflow_1(place))
+    assert said["TensorFlow 1"].endswith("is refused: it is no SavedModel of TensorFlow 2")
     said["ONNX"] = refusal(partial(open_export, "onnx"), onnx_with_data_elsewhere(place))
     assert said["ONNX"].endswith("m.onnx is refused: weights lies in another file")
-    what = "SavedModels that reach out to " + ", ".join(SAVED_MODELS) + "; ONNX whose weights lie in another folder"
-    report(Fault.MODELS, what, tries=len(SAVED_MODELS) + 1, held=len(said))
+    tried = f"{', '.join(SAVED_MODELS)}; one of TensorFlow 1; ONNX whose weights lie in another folder"
+    what = f"SavedModels that reach out to {tried}"
+    report(Fault.MODELS, what, tries=len(SAVED_MODELS) + 2, held=len(said))
+
+
+def of_tensorflow_1(folder: Path) -> Path:
+    """A SavedModel that is loaded as those of old, which run what they begin with."""
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    graph = SavedModel()
+    graph.meta_graphs.add().graph_def.node.add(name="x", op="NoOp")
+    (folder / "old").mkdir()
+    (folder / "old/saved_model.pb").write_bytes(graph.SerializeToString())
+    return folder / "old"
+
+
+def test_every_export_of_our_own_is_allowed(place: Path, whole_suite_only: None, report: Report) -> None:
+    """Of every backbone; the heads and the ways to make squares go round."""
+    from tasks import backbones, heads, model
+    from tasks.export.formats import Exporter
+    from tasks.export.replay import open_export
+
+    heads_of = product(get_args(model.Pooling), get_args(heads.Output), ("relu", "gelu", "silu", "tanh"))
+    resizes = cycle(("squash", "crop", "pad"))
+    allowed = 0
+    for name, (pooling, output, activation) in zip(backbones.BACKBONES, islice(heads_of, 0, None, 3), strict=False):
+        backbone = backbones.build_backbone(name, 96)
+        params = changed(TRAIN_HEAD, hidden_units=[16], activation=activation)
+        head = heads.build_head(backbone.output.shape[-1], 3 if output == "softmax" else 2, params, output=output)
+        classifier = model.build_classifier(backbone, head, pooling=pooling, output=output)
+        keras_files.save_model(classifier, place / "classifier.keras")
+        square = changed(IMAGE, size_px=96, resize=next(resizes))
+        exporter = Exporter(place / "classifier.keras", load_model(place / "classifier.keras"), square, place)
+        exporter.write_h5()
+        exporter.write_saved_model(from_bytes=True)
+        for kind in ("h5", "saved_model", "saved_model_bytes"):
+            open_export(kind, place / PATHS[kind])
+            allowed += 1
+        shutil.rmtree(place / "saved_model")
+    tries = 3 * len(backbones.BACKBONES)
+    report(Fault.MODELS, "exports of our own, of every backbone", tries=tries, held=allowed, seen="taken")
 
 
 def onnx_with_data_elsewhere(folder: Path) -> Path:

@@ -13,6 +13,7 @@ import pytest
 
 from tasks.sources import archive
 from tasks.stage import PawlineError
+from tests.faults.hostile_archives import odd_members, sparse_members, sparse_pax
 
 FILES = {"Cat/1.jpg": b"one" * 400, "Cat/é 猫 <b>'\".jpg": b"two", "Dog/1.jpg": b"", "readme.txt": b"hello"}
 TAR_MODES = ["w", "w:gz", "w:bz2", "w:xz"]
@@ -139,6 +140,33 @@ def test_members_and_archives_that_unpack_to_absurd_sizes_are_refused(
 
     with pytest.raises(PawlineError, match="more than 100 times its size"):
         contents(write_tar(tmp_path / "a.tar.gz", "w:gz", bomb))
+
+
+@pytest.mark.parametrize("kind", sparse_members(1))
+def test_sparse_tar_members_are_refused(tmp_path: Path, kind: str) -> None:
+    member = sparse_members(200_000_000)[kind]
+    (tmp_path / "a.tar").write_bytes(member + write_tar(tmp_path / "good.tar").read_bytes())
+    with pytest.raises(PawlineError, match=r"'cat/sparse\.jpg' is sparse"):
+        contents(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize("kind", odd_members())
+def test_odd_headers_of_sparse_tar_members_are_refused(tmp_path: Path, kind: str) -> None:
+    good = write_tar(tmp_path / "good.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(good[: 512 * 4] + odd_members()[kind] + good)
+    with pytest.raises(PawlineError, match="is truncated or damaged"):
+        contents(tmp_path / "a.tar")
+
+
+def test_tar_members_that_say_to_go_on_into_the_next_ones_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may be read to the archive's end: many would be its size to the power of two."""
+    monkeypatch.setattr(archive, "MAX_MEMBER_BYTES", 400_000)
+    many = b"".join(sparse_pax({"realsize": "400000"}, name=f"Cat/{number}.jpg") for number in range(200))
+    (tmp_path / "a.tar").write_bytes(many + write_tar(tmp_path / "good.tar").read_bytes())
+    with pytest.raises(PawlineError, match="more than 100 times its size"):
+        list(archive.entries(tmp_path / "a.tar"))  # unread
 
 
 def test_a_member_larger_than_it_declares_is_refused(tmp_path: Path) -> None:
