@@ -55,7 +55,7 @@ setup: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(or $(PYTHON),python3) -c '$(FITS)' 2>/dev/null || { echo "error: Pawline needs Python 3.11, 3.12 or 3.13; found $$($(or $(PYTHON),python3) --version 2>&1): install one, or name it: make PYTHON=python3.12" >&2; exit 1; }
-	@echo "setting up .venv (two minutes the first time)"
+	@echo "setting up .venv (two minutes the first time)" >&2
 	@rm -rf .venv && $(PYTHON) -m venv .venv
 	@pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
 	@PYTHONWARNINGS=ignore pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \

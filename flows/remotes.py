@@ -190,6 +190,9 @@ def check_reachable(remote: Remote) -> None:
 def _opened(remote: Remote) -> Iterator[tuple[Any, str]]:
     """Yield DVC's file system for a remote and the path on it, and turn errors in the block into one line."""
     scheme = scheme_of(remote.url)
+    if not scheme and os.path.lexists(remote.url) and not Path(remote.url).is_dir():
+        kind = "a file" if Path(remote.url).exists() else "a link to nothing"
+        raise PawlineError(f"{remote.shown} is {kind}: give a folder")
     with dvc_errors(), one_line_errors(remote.shown):
         try:
             kind, settings, folder = get_cloud_fs({}, **TRIAL.get(scheme, {}), **remote.settings)

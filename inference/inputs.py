@@ -6,6 +6,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
@@ -58,8 +59,11 @@ class Walk:
     """Turns what the user named into photos, lazily: a folder of a million files is never held as a whole.
 
     Of folders, what is named as ingest would take it is taken: nothing hidden, and nothing that is named as something
-    else than an image. What turns out to be no file, such as a link to nothing, is a photo that cannot be read. A file
-    that is named itself is read whatever its name.
+    else than an image. Symbolic links in them are not followed but counted. What turns out to be no file, such as a
+    pipe, is a photo that cannot be read. A file that is named itself is read whatever its name, and a link followed.
+
+    Attributes:
+        links: How many symbolic links were left out so far.
     """
 
     def __init__(self, named: Sequence[str], stdin: IO[bytes], leave_out: Iterable[Path] = ()) -> None:
@@ -72,8 +76,10 @@ class Walk:
         """
         self._named, self._stdin = named, stdin
         self._leave_out = {folder.resolve() for folder in leave_out}
+        self.links = 0
 
     def __iter__(self) -> Iterator[Photo]:
+        self.links = 0
         for name in self._named:
             yield from self._from_stdin() if name == STDIN else self._expand(name)
 
@@ -102,9 +108,13 @@ class Walk:
         yield from photos
 
     def _matching(self, pattern: str) -> Iterator[Photo]:
+        top = Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
         for path in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - it may be absolute
             resolved = Path(os.path.realpath(path))  # which, unlike Path.resolve, takes a link to itself
             if not self._leave_out.isdisjoint((resolved, *resolved.parents)):
+                continue
+            if "**" in pattern and resolved != Path(os.path.realpath(top)) / Path(path).relative_to(top):
+                self.links += 1  # or a file behind one: as in a folder that is searched
                 continue
             if not _is_dir(path):
                 yield Photo(path)
@@ -117,12 +127,19 @@ class Walk:
             yield from _not_listed(closed)
             folders[:] = sorted(name for name in folders if self._is_entered(folder, name))
             for name in sorted(files):
-                if not left_out(name):
+                if not left_out(name) and not self._is_link(folder, name):
                     yield Photo(str(Path(folder, name)))
         yield from _not_listed(closed)
 
     def _is_entered(self, folder: str, name: str) -> bool:
-        return not left_out(f"{name}/") and Path(folder, name).resolve() not in self._leave_out
+        if left_out(f"{name}/") or Path(folder, name).resolve() in self._leave_out:
+            return False
+        return not self._is_link(folder, name)
+
+    def _is_link(self, folder: str, name: str) -> bool:
+        is_link = Path(folder, name).is_symlink()
+        self.links += is_link
+        return is_link
 
     def _from_stdin(self) -> Iterator[Photo]:
         head = _read_head(self._stdin)

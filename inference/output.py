@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from inference.answers import UNSURE, Answer
 from tasks import words
-from tasks.stage import whole_file
+from tasks.named_files import named_file
 
 if TYPE_CHECKING:
     from inference.classifier import Classifier
@@ -88,7 +88,7 @@ def csv_rows(stream: IO[str], labels: list[str]) -> Write:
 def csv_file(path: Path, labels: list[str]) -> Iterator[Write]:
     """Yield what writes answers as rows of a CSV file, which appears when the block ends well."""
     with (
-        whole_file(path) as unfinished,
+        named_file(path) as unfinished,
         unfinished.open("w", newline="", encoding="utf-8") as stream,
     ):
         yield csv_rows(stream, labels)
@@ -110,7 +110,11 @@ def parquet_file(path: Path, classifier: "Classifier") -> Iterator[Write]:
         metadata={**facts, "labels": json.dumps(classifier.labels)},
     )
     rows: list[Mapping[str, Any]] = []
-    with whole_file(path) as unfinished, pq.ParquetWriter(unfinished, schema) as writer:
+    with (
+        named_file(path) as unfinished,
+        unfinished.open("wb") as stream,  # of a name, Arrow wants a file that it can seek in, which a pipe is not
+        pq.ParquetWriter(stream, schema) as writer,
+    ):
 
         def flush() -> None:
             writer.write_table(pa.Table.from_pylist(rows, schema))

@@ -1,10 +1,11 @@
 """The runs that are known here: the workspace, versions, experiments and commits, and which of them WHAT means."""
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from lineage import git, lockfile
@@ -136,6 +137,12 @@ def find_file(project: Project, path: Path) -> Run:
     run = _find_content(project, md5)
     if run is not None:
         return replace(run, given=path.absolute())
+    output = _output_at(project, path)
+    if output is not None:
+        raise PawlineError(
+            f"{path} is not what this project's dvc.lock names: it was changed or damaged since its stage ran "
+            f"(its md5 is {md5}, of no run recorded here); get that back with `dvc checkout --force {output}`"
+        )
     shallow = project.has_history and git.is_shallow(project.root)
     raise PawlineError(
         f"{path} is unknown: no run recorded here wrote a file of its content (md5 {md5}); "
@@ -303,6 +310,16 @@ def _path_of(project: Project, lock: Lock, md5: str) -> str | None:
             if content == md5:
                 return f"{folder.path}/{relative}"
     return None
+
+
+def _output_at(project: Project, path: Path) -> str | None:
+    """Return the output of the workspace's dvc.lock that lies where a file does, or that the file is in."""
+    content = project.read(WORKSPACE, "dvc.lock")
+    relative = PurePath(os.path.relpath(path.absolute(), project.root.absolute())).as_posix()
+    outs = [
+        out.path for stage in ({} if content is None else lockfile.parse_lock(content)).values() for out in stage.outs
+    ]
+    return next((out for out in outs if f"{relative}/".startswith(f"{out}/")), None)
 
 
 def _files_here(project: Project, folder: lockfile.LockedPath) -> dict[str, str]:

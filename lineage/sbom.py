@@ -9,6 +9,7 @@ environment gives the same document: it has no time, and its serial number is ma
 import argparse
 import importlib.metadata
 import json
+import os
 import re
 import sys
 import uuid
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lineage.trace import LOCK_FILE
+from tasks.stage import PawlineError
 
 if TYPE_CHECKING:
     from cyclonedx.model.component import Component
@@ -86,13 +88,32 @@ def _component(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Print the document."""
+    """Print the document; to a reader that has enough of it, as much as it takes.
+
+    Raises:
+        PawlineError: There is no lock file, or what is printed cannot be written.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lock", type=Path, default=Path(LOCK_FILE), help="default: %(default)s")
     args = parser.parse_args(argv)
-    json.dump(environment_bom(args.lock.read_text(encoding="utf-8")), sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
+    try:
+        lock = args.lock.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not a text file"
+        raise PawlineError(f"{args.lock}: {why}: run this in the project's folder, or give --lock FILE") from error
+    document = environment_bom(lock)
+    try:  # piece by piece: of one that is written in part, an unbuffered standard output loses the rest in silence
+        json.dump(document, sys.stdout, indent=2, ensure_ascii=False)
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python would try the rest again as it ends
+        if not isinstance(error, BrokenPipeError):
+            raise PawlineError(f"the document cannot be written ({error.strerror}): make room and try again") from error
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except PawlineError as error:
+        sys.exit(f"error: {error}")

@@ -53,6 +53,8 @@ def test_a_clone_fetches_what_a_version_needs_and_verifies_it(three_runs: Path, 
     assert pawline("pawline push", three_runs, exit_code=1).startswith("error: no remote is configured")
     add_remote = ["dvc", "remote", "add", "--default", "--local", "store", str(tmp_path / "store")]
     run(add_remote, three_runs)
+    assert "store does not exist (" in pawline("pawline push", three_runs, exit_code=1)
+    (tmp_path / "store").mkdir()
     assert re.search(r"v1\.0\.0: \d+ files copied to store", pawline("pawline push", three_runs))
     assert "v1.0.0: no files copied to store" in pawline("pawline push", three_runs)
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.commands.shared import enter_project
-from tasks.stage import PawlineError, whole_file
+from tasks.named_files import named_file
+from tasks.stage import PawlineError
 
 if TYPE_CHECKING:
     from lineage.runs import Project, Run
@@ -72,7 +73,7 @@ def _card_of(project: "Project", run: "Run") -> str:
 def _write(text: str, path: Path, option: str, *, here: Path) -> None:
     """Write a file that the user named from where they stand."""
     try:
-        with whole_file(here / path) as unfinished:
+        with named_file(here / path) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
     except OSError as error:
         raise PawlineError(f"{option} {path}: {error.strerror}: choose another place") from error

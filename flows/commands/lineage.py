@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.commands.shared import enter_project
-from tasks.stage import PawlineError, whole_file
+from tasks.named_files import named_file
+from tasks.stage import PawlineError
 
 if TYPE_CHECKING:
     from lineage.records import Lineage
@@ -167,7 +168,7 @@ def _write_page(lineage: "Lineage", path: Path) -> None:
     from lineage.page import render
 
     try:
-        with whole_file(path) as unfinished:
+        with named_file(path) as unfinished:
             unfinished.write_text(render(lineage), encoding="utf-8")
     except OSError as error:
         raise PawlineError(f"--html {path}: {error.strerror}: choose another place") from error

@@ -63,8 +63,8 @@ def predict_command(
 
     A table on a terminal, CSV elsewhere, unless --csv or --parquet names a file. The format is read from the bytes; of
     an animation the first frame counts. Standard input is an image, or a list of photos: one a line, or between null
-    characters. --sort copies unsure photos into DIR/unsure/ and those that cannot be read, if they have any bytes, into
-    DIR/unreadable/; the photos stay where they are.
+    characters. Symbolic links in folders are left out and counted. --sort copies unsure photos into DIR/unsure/ and
+    those that cannot be read, if they have any bytes, into DIR/unreadable/; the photos stay where they are.
 
     Exit codes: 0 all answered; 3 some could not be read (they are listed with the reason); 1 none, or an error.
 
@@ -159,6 +159,8 @@ def _predict(walk: "Walk", found: "Found", loaded: "Classifier", writing: Writin
             for write in (tally.add, *writers):
                 write(one)
             progress.advance()
+    if walk.links:
+        typer.echo(f"symbolic links left out of folders: {walk.links:,} (name them to have them followed)", err=True)
     if tally.answered:
         typer.echo(tally.summary(loaded, time.monotonic() - began), err=True)
     return tally

@@ -17,7 +17,8 @@ def push_command(
     """Copy the files of every version to a remote.
 
     Whatever remote was configured when a version was made: `dvc push --all-tags` asks the configuration of each tag's
-    commit, and passes over versions that are older than the remote. What is there already is not copied again.
+    commit, and passes over versions that are older than the remote. What is there already is not copied again. A folder
+    that is not there, such as a share that is not mounted, is not made: `pawline remote add` does that.
 
     \b
     Examples:
@@ -36,8 +37,14 @@ def push_command(
     with interruptible("what was copied is there; run it again for the rest"):
         place = remotes.find_remote(project.root, remote or known[0])
         if place.can_be_tried:
-            remotes.check_access(place, make_folder=True)
-        for version in versions(project):
+            remotes.check_access(place)
+        registered = versions(project)
+        if not registered:
+            raise PawlineError(
+                "no version is registered here, so there is nothing to copy: `pawline register` makes the last "
+                "committed run one (in a clone, `git fetch --tags`)"
+            )
+        for version in registered:
             copied = project.store.push_outputs(project.lock(version), remote or known[0])
             typer.echo(f"{version.name}: {copied or 'no'} files copied to {remote or known[0]}")
     typer.echo("next: `git push origin registry --tags`; who clones then checks with `pawline verify VERSION --fetch`")

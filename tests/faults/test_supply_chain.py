@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -30,6 +31,7 @@ from tests.image_steps import steps
 
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SBOM = f"{sys.executable} -m lineage.sbom"
 OURS = {"pawline", "pip"}  # installed before, or from here
 
 
@@ -155,6 +157,48 @@ def test_the_environment_has_a_bill_of_materials(capsys: pytest.CaptureFixture[s
     what = "packages in the bill of materials (CycloneDX 1.6, by its schema): with digests"
     total = len(bom["components"])
     report(Fault.SUPPLY, what, tries=total, held=total - len(without), seen=str(without or "all of them"))
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        (f"cd {ROOT} && {SBOM} | head -c 1", "0 0", ""),
+        (
+            f"cd {ROOT} && ulimit -f 1 && {SBOM} > $OLDPWD/bom.json",
+            "1",
+            "error: the document cannot be written (File t",
+        ),
+        (SBOM, "1", "error: requirements.lock: No such file or directory: run this in the project's folder, or give"),
+    ],
+)
+def test_a_bill_of_materials_that_cannot_be_made_or_read_is_one_line(
+    command: str, code: str, said: str, tmp_path: Path
+) -> None:
+    script = f'{command}; echo "${{PIPESTATUS[@]}}" > {tmp_path}/codes'
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (tmp_path / "codes").read_text().strip() == code
+    assert done.stderr.startswith(said)
+    assert done.stderr.count("\n") == bool(said), done.stderr
+
+
+def test_what_make_sets_up_first_is_not_in_what_it_prints(tmp_path: Path) -> None:
+    """`make sbom > bom.json` in a fresh clone, up to the environment that cannot be made here."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\n[ "$1" = -c ]\n')
+    python.chmod(0o755)
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    command = ["make", "--silent", f"PYTHON={python}", "sbom"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert (done.stdout, done.stderr.splitlines()[0]) == ("", "setting up .venv (two minutes the first time)")
 
 
 @pytest.mark.parametrize(

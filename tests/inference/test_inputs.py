@@ -148,11 +148,28 @@ def test_a_line_has_an_end(folder: Path) -> None:
 def test_what_is_no_file_is_not_waited_for(folder: Path) -> None:
     os.mkfifo("photos/pipe.jpg")
     Path("photos/link.jpg").symlink_to("nowhere.jpg")
-    [link, pipe] = [photo for photo in Walk(["photos"], io.BytesIO()) if photo.name[7:] in ("link.jpg", "pipe.jpg")]
-    assert reason(link) == ("missing", "a link to nothing")
+    [pipe] = [photo for photo in Walk(["photos"], io.BytesIO()) if photo.name == "photos/pipe.jpg"]
+    assert reason(Photo("photos/link.jpg")) == ("missing", "a link to nothing")
     assert [reason(photo) for photo in (pipe, Photo("/dev/zero"))] == [("not_a_file", "not a regular file")] * 2
-    Path("photos/good.jpg").symlink_to("b.jpg")
-    assert Photo("photos/good.jpg").read() == picture("red")
+
+
+def test_links_in_a_folder_are_counted_and_those_that_are_named_followed(folder: Path) -> None:
+    before = names("photos")
+    Path("secret").write_bytes(b"secret")
+    Path("deep").symlink_to("photos/deep")
+    for link, target in (("photos/a.jpg", "../secret"), ("photos/deep/more", "../.."), ("photos/.hidden", "b.jpg")):
+        Path(link).symlink_to(target)
+    walk = Walk(["photos"], io.BytesIO())
+    assert [walk.count(), walk.links] == [len(before), 2], "what would be passed over is none of the two"
+    assert [[photo.name for photo in walk], walk.links] == [before, 2], "counted anew"
+    for pattern in ("photos/**/*.*", str(folder / "photos/**/*.*")):
+        walk = Walk([pattern], io.BytesIO())
+        matched = [photo.name for photo in walk]
+        assert walk.links >= 1
+        assert not any(Path(name).is_symlink() or "more" in name for name in matched)
+        assert len(matched) == len(before), "read.me.txt, too, but not the one without an ending"
+    assert names("photos/a.*") == ["photos/a.PNG", "photos/a.jpg"], "as where the shell expands it"
+    assert [photo.read() for photo in Walk(["photos/a.jpg", "deep"], io.BytesIO())] == [b"secret", picture("red")]
 
 
 def test_a_pipe_of_the_shells_is_read() -> None:

@@ -69,6 +69,20 @@ def refusal(model: str | None, here: Path) -> str:
     return str(refused.value)
 
 
+def test_a_damaged_output_is_told_from_a_strangers_file(project: Path, colours: Path) -> None:
+    keep(project, colours)
+    shutil.copytree(colours, project / "models/export")
+    damaged, stranger = project / "models/export/classifier.keras", project / "models/stranger.keras"
+    for path in (damaged, stranger):
+        path.write_bytes(b"damaged")
+    cure = "get that back with `dvc checkout --force models/export`; give an export folder"
+    for name, here in (("export/../export/classifier.keras", project / "models"), (str(damaged), project)):
+        said = refusal(name, here)
+        assert "is not what this project's dvc.lock names: it was changed or damaged since its stage ran (" in said
+        assert cure in said
+    assert "stranger.keras is unknown: no run recorded here" in refusal("models/stranger.keras", project)
+
+
 def test_the_projects_own_is_found_from_within(project: Path, colours: Path) -> None:
     shutil.copytree(colours, project / "models/export")
     (project / "docs").mkdir()

@@ -1,6 +1,8 @@
 import csv
 import io
 import json
+import os
+import threading
 from pathlib import Path
 
 import pandas as pd
@@ -126,3 +128,21 @@ def test_a_file_that_was_not_finished_leaves_the_earlier_one(classifier: Classif
         interrupted()
     assert [path.read_text() for path in earlier] == ["earlier", "earlier"]
     assert sorted(tmp_path.iterdir()) == earlier
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_what_lies_under_the_name_stays_what_it_is(kind: str, classifier: Classifier, tmp_path: Path) -> None:
+    """`--csv link`, `--parquet >(tool)`."""
+    file, link, pipe = tmp_path / "file", tmp_path / "link", tmp_path / "pipe"
+    file.write_text("earlier")
+    link.symlink_to("file")
+    os.mkfifo(pipe)
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    for path in (link, pipe):
+        with csv_file(path, classifier.labels) if kind == "csv" else parquet_file(path, classifier) as write:
+            write(ANSWERS[0])
+    assert (link.is_symlink(), pipe.is_fifo()) == (True, True)
+    reader.join(60)
+    assert [file.read_bytes()] == received

@@ -33,6 +33,10 @@ def test_cards_of_runs_versions_and_the_champion(three_runs: Path) -> None:
     )
     assert (data / "c.md").read_text(encoding="utf-8") == workspace
     assert "<h1>Pawline classifier (workspace)</h1>" in (data / "c.html").read_text(encoding="utf-8")
+    (data / "c.md").rename(data / "elsewhere.md")
+    (data / "c.md").symlink_to("elsewhere.md")
+    card("HEAD~1", "--out", "c.md", within=data)
+    assert "(HEAD\\~1)" in (data / "elsewhere.md").read_text(encoding="utf-8"), "a link is written through"
     (data / "c.md").unlink()
     with pytest.raises(PawlineError, match=r"^--out c\.html/c\.md: .*: choose another place$"):
         card("--out", "c.html/c.md", within=data)

@@ -93,6 +93,9 @@ def test_other_forms(three_runs: Path) -> None:
     assert json.loads(lineage("--cyclonedx"))["bomFormat"] == "CycloneDX"
     assert lineage("HEAD~1", "--html", "pages/one.html") == f"{three_runs}/pages/one.html: open it in a browser\n"
     assert traced("HEAD~1").model.md5 in Path("pages/one.html").read_text(encoding="utf-8")
+    Path("pages/link.html").symlink_to("one.html")
+    lineage("HEAD", "--html", "pages/link.html")
+    assert traced("HEAD").model.md5 in Path("pages/one.html").read_text(encoding="utf-8"), "a link is written through"
     assert "train_head.learning_rate: 0.001 -> 0.0005" in lineage("HEAD~2", "HEAD~1")
     assert json.loads(lineage("HEAD~2", "HEAD~1", "--json"))
 

@@ -8,6 +8,7 @@ import pytest
 
 from flows.cli import app
 from flows.commands import remote as command
+from flows.commands.push import push_command
 from tasks.stage import PawlineError
 from tests.s3 import KEYS, Bucket, free_port
 
@@ -136,8 +137,20 @@ def test_a_folder_is_made_once_and_missed_when_it_is_gone(
     (tmp_path / "other").rmdir()
     with pytest.raises(PawlineError, match=rf"^{tmp_path / 'other'} does not exist \("):
         command.check_command(None)
+    with pytest.raises(PawlineError, match=rf"^{tmp_path / 'other'} does not exist \("):
+        push_command(None)
+    assert not (tmp_path / "other").exists(), "it may be a share that is not mounted"
+    with pytest.raises(PawlineError, match=r"^no version is registered here, so there is nothing to copy: `pawline re"):
+        push_command("storage")
     with pytest.raises(PawlineError, match=r"^no remote nas is configured; there are other, storage: `pawline remote"):
         command.check_command("nas")
+
+
+def test_what_is_no_folder_is_called_that(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    assert refusal(project, str(tmp_path / "file")) == f"{tmp_path / 'file'} is a file: give a folder"
+    assert refusal(project, str(tmp_path / "link")) == f"{tmp_path / 'link'} is a link to nothing: give a folder"
 
 
 def test_it_is_a_command_of_pawline() -> None:
