@@ -13,7 +13,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flows import heap
 from flows.server import PAGE_HEADERS
 from inference.service_limits import host_name, own_hosts
 
@@ -62,7 +61,6 @@ def main() -> None:
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
-    heap.share_one()
     settings = get_current_settings().server
     host = settings.api.host
     address = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])

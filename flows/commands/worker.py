@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.workers.process import ProcessWorker
 
-CHECK_SECONDS = 60.0  # between two looks for runs whose process died
+CHECK_SECONDS = 60.0  # between two looks for runs whose process died, and for memory to give back
 GRACE_SECONDS = 30.0  # for a run to end, as Prefect's own worker gives it
 POLL_SECONDS = 0.5
 LEAP_SECONDS = 120.0  # after a smaller leap of the clock, a schedule finds its way by itself
@@ -53,7 +53,6 @@ def worker_command(
       pawline schedule --cron "0 3 * * *"         in a third, once
       pawline worker --pool gpu                   for stages with `meta: {prefect: {work_pool: gpu}}`
     """  # noqa: D301 - \b keeps the lines of the examples apart
-    heap.share_one()
     enter_project()
     api = server.require()
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
@@ -90,6 +89,7 @@ async def _work(pool: str) -> None:
                     loops.start_soon(partial(_repeat, tells=True), partial(_poll, worker, _Clock()), polls)
                     loops.start_soon(_repeat, worker.sync_with_backend, PREFECT_WORKER_HEARTBEAT_SECONDS.value())
                     loops.start_soon(_repeat, _end_dead_runs, CHECK_SECONDS)
+                    loops.start_soon(_repeat, _give_back, CHECK_SECONDS)
                     await anext(signals)
                     loops.cancel_scope.cancel()
                 ending.start_soon(_end_runs)
@@ -148,6 +148,10 @@ async def _end_dead_runs() -> None:
     from flows import liveness
 
     await anyio.to_thread.run_sync(liveness.end_dead_runs)
+
+
+async def _give_back() -> None:
+    await anyio.to_thread.run_sync(heap.give_back)
 
 
 async def _repeat(work: Callable[[], Awaitable[object]], seconds: float, *, tells: bool = False) -> None:
