@@ -108,17 +108,19 @@ class Walk:
         yield from photos
 
     def _matching(self, pattern: str) -> Iterator[Photo]:
-        top = Path(*takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
-        for path in sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - it may be absolute
+        parts = Path(pattern).parts
+        top, deep = Path(*takewhile(lambda part: not glob.has_magic(part), parts)), "**" in parts
+        found = _below(top, Path(pattern).relative_to(top)) if deep else glob.glob(pattern)  # noqa: PTH207 - absolute
+        for path in sorted(found):
             resolved = Path(os.path.realpath(path))  # which, unlike Path.resolve, takes a link to itself
             if not self._leave_out.isdisjoint((resolved, *resolved.parents)):
                 continue
-            if "**" in pattern and resolved != Path(os.path.realpath(top)) / Path(path).relative_to(top):
+            if deep and resolved != Path(os.path.realpath(top)) / Path(path).relative_to(top):
                 self.links += 1  # or a file behind one: as in a folder that is searched
                 continue
             if not _is_dir(path):
                 yield Photo(path)
-            elif "**" not in pattern:  # which matches what is in its folders by itself
+            elif not deep:  # which matches what is in its folders by itself
                 yield from self._in_folder(path)
 
     def _in_folder(self, top: str) -> Iterator[Photo]:
@@ -154,6 +156,16 @@ class Walk:
                 yield Photo(shown, problem=UndecodableError("unreadable", "a line too long for a path"))
             elif name:
                 yield from self._expand(name)
+
+
+def _below(top: Path, pattern: Path) -> list[str]:
+    """Return what matches a pattern with `**`, which follows no links: `glob.glob` does, round in circles, too."""
+    whole = pattern / "*" if pattern.name == "**" else pattern
+    return [
+        str(path)
+        for path in top.glob(str(whole))
+        if not any(part.startswith(".") and part not in pattern.parts for part in path.relative_to(top).parts)
+    ]
 
 
 def _read_file(name: str) -> bytes:
