@@ -156,11 +156,11 @@ def wait_for_dvc(processes: StageProcesses) -> None:
     Raises:
         StoppedError: The processes were stopped.
     """
-    waits_for = None
+    waiting = False
     while (command := busy.dvc_at_work(Path.cwd())) is not None:
-        if waits_for is None:
+        if not waiting:
             logger.info("%s is at work in this project: waiting for it to end", command)
-        waits_for = command
+        waiting = True
         processes.check()
         time.sleep(SECONDS_BETWEEN_LOOKS)
 

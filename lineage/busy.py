@@ -24,7 +24,7 @@ class Look(NamedTuple):
 def look(root: Path) -> Look:
     """Look at a project's workspace."""
     lock = root / LOCK
-    return Look(lock.read_bytes() if lock.is_file() else b"", _writers(root / RWLOCK))
+    return Look(lock.read_bytes() if lock.is_file() else b"", frozenset(_writers(root / RWLOCK)))
 
 
 def check_at_rest(root: Path, before: Look) -> None:
@@ -66,7 +66,7 @@ def dvc_at_work(root: Path) -> str | None:
 
     It holds DVC's lock, but while it runs the command of a stage; then the rwlock names it.
     """
-    return _holder(root) or _writer(root) or _holder(root)
+    return _holder(root) or next(iter(_writers(root / RWLOCK).values()), None) or _holder(root)
 
 
 def _holder(root: Path) -> str | None:
@@ -82,17 +82,12 @@ def _holder(root: Path) -> str | None:
     return None
 
 
-def _writer(root: Path) -> str | None:
-    path = root / RWLOCK
-    since = path.stat().st_mtime if path.exists() else 0.0
-    return next((command for pid in sorted(_writers(path)) if (command := living(pid, since)) is not None), None)
-
-
-def _writers(path: Path) -> frozenset[int]:
-    """Return the processes that DVC's list of who reads and writes what names as writing, as far as they are alive."""
+def _writers(path: Path) -> dict[int, str]:
+    """Return the processes that DVC's list of who reads and writes what names as writing, and are alive: commands."""
     try:
         since, content = path.stat().st_mtime, json.loads(path.read_bytes())
         pids = [int(writer["pid"]) for writer in content.get("write", {}).values()]
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-        return frozenset()
-    return frozenset(pid for pid in pids if living(pid, since) is not None)
+        return {}
+    commands = {pid: living(pid, since) for pid in pids}
+    return {pid: command for pid, command in commands.items() if command is not None}
