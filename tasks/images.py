@@ -25,6 +25,9 @@ SIGNATURES = {
     "WebP": rb"RIFF.{4}WEBP",
     "TIFF": rb"II\*\0|MM\0\*",
 }
+# A scan of ten bytes may go over a whole picture, so that 0.3 MB take a decoder half a minute. Progressive photos have
+# some ten; a picture of `max_pixels` may have twenty, a smaller one as many more.
+MAX_SCANS, SCAN_MARKER, SCAN_BYTES = 20, b"\xff\xda", 10
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 OUT_OF_MEMORY = "out_of_memory"  # the reason of what says little about the file unless all it may take was there
 EXIF_ORIENTATION = 0x0112
@@ -82,7 +85,7 @@ def judge(content: bytes, *, min_side_px: int, max_pixels: int, blank_max_stddev
     Args:
         content: The file's bytes.
         min_side_px: A shorter side is `too_small`.
-        max_pixels: More pixels are `too_large`, refused from the header without decoding.
+        max_pixels: More pixels are `too_large`, and many scans over as many are `too_slow`: both without decoding.
         blank_max_stddev: An image whose gray levels (0-255) deviate no more than this is `blank`.
     """
     jfif = has_jfif(content)
@@ -119,14 +122,15 @@ def decode_upright(content: bytes, *, max_pixels: int | None = None) -> Image.Im
 
     Args:
         content: The file's bytes.
-        max_pixels: More pixels are `too_large`, refused from the header without decoding; None is any number.
+        max_pixels: More pixels are `too_large`, and many scans over as many are `too_slow`: both without decoding. None
+            is any number.
 
     Raises:
         UndecodableError: With what the decoder said, or how large the picture is.
     """
     image = _open(content)
     if max_pixels is not None:
-        _check_pixels(image, max_pixels)
+        _check_work(image, content, max_pixels)
     return _upright(image, "RGB")
 
 
@@ -175,7 +179,7 @@ def _judge_pixels(
     """Return reason, evidence and perceptual hash of an image whose header was read."""
     width, height = image.size
     try:
-        _check_pixels(image, max_pixels)
+        _check_work(image, content, max_pixels)
         frames = _frames(image)
         image.draft("L", (GRAY_SIDE, GRAY_SIDE))
         gray = _upright(image, "L")
@@ -214,10 +218,17 @@ def _open(content: bytes) -> Image.Image:
         raise _undecodable(error) from None
 
 
-def _check_pixels(image: Image.Image, most: int) -> None:
+def _check_work(image: Image.Image, content: bytes, max_pixels: int) -> None:
+    """Look at how much there is to decode. In a JPEG, the marker of a scan stands for nothing else but in metadata."""
     width, height = image.size
-    if width * height > most:
-        raise UndecodableError("too_large", f"header says {width} x {height} pixels, {most} are allowed")
+    pixels, most = width * height, MAX_SCANS * max_pixels
+    if pixels > max_pixels:
+        raise UndecodableError("too_large", f"header says {width} x {height} pixels, {max_pixels} are allowed")
+    if image.format not in ("JPEG", "MPO") or len(content) // SCAN_BYTES * pixels <= most:
+        return
+    scans = content.count(SCAN_MARKER)
+    if scans * pixels > most:
+        raise UndecodableError("too_slow", f"{scans} scans of {width} x {height} pixels, {most // pixels} are allowed")
 
 
 def _frames(image: Image.Image) -> int:

@@ -32,6 +32,13 @@ def encoded(image: Image.Image, image_format: str, **options: Any) -> bytes:  # 
     return buffer.getvalue()
 
 
+def many_scans(image: Image.Image, count: int) -> bytes:
+    """Return a gray picture as a progressive JPEG, so many scans of which go over the whole of it."""
+    content = encoded(image.convert("L"), "JPEG", progressive=True)
+    last = content.rindex(b"\xff\xda")
+    return content[:-2] + content[last:-2] * (count - content.count(b"\xff\xda")) + content[-2:]
+
+
 def exif() -> Image.Exif:
     """Return an EXIF block with text, rationals, a sub-block and a place."""
     block = Image.Exif()

@@ -18,7 +18,7 @@ from tasks.validate import BYTES
 from tests.conftest import ROOT
 from tests.faults import fuzz
 from tests.faults.conftest import Report, Tries
-from tests.faults.fuzz_seeds import encoded, picture
+from tests.faults.fuzz_seeds import encoded, many_scans, picture
 from tests.faults.results import Fault
 from tests.tasks.test_validate import source
 
@@ -37,6 +37,8 @@ def crash(self):
         os.kill(os.getpid(), signal.Signals[comment.decode()])
     if comment == b"leak":
         bytearray(5 * 2**30)
+    while comment == b"loop":
+        pass
     return load(self)
 
 JpegImagePlugin.JpegImageFile.load = crash
@@ -72,13 +74,6 @@ def smooth(mode: str) -> Image.Image:
     return picture("RGB", (500, 500)).resize((SIDE_PX, SIDE_PX)).convert(mode)
 
 
-def scans(count: int) -> bytes:
-    """A progressive JPEG of few bytes whose scans all go over the whole picture."""
-    whole = encoded(Image.new("L", (SIDE_PX, SIDE_PX)), "JPEG", progressive=True)
-    last = whole.rindex(b"\xff\xda")
-    return whole[:-2] + whole[last:-2] * count + whole[-2:]
-
-
 def veiled() -> Image.Image:
     """A picture that can be seen through, more and more."""
     image = smooth("RGBA")
@@ -89,7 +84,8 @@ def veiled() -> Image.Image:
 # Two canvases of libwebp's lie beside the one of Pillow: somewhat more than 1 GB.
 TRANSPARENT_WEBP = "WebP, lossless, transparent"
 BOMBS: dict[str, Callable[[], bytes]] = {
-    "JPEG of a thousand scans": lambda: scans(1_000),
+    "JPEG of a thousand scans": lambda: many_scans(Image.new("L", (SIDE_PX, SIDE_PX)), 1_000),
+    "JPEG of twenty scans": lambda: many_scans(smooth("L"), 20),
     "PNG, transparent": lambda: encoded(smooth("RGBA"), "PNG", compress_level=1),
     "PNG of one colour": lambda: encoded(Image.new("RGBA", (SIDE_PX, SIDE_PX)), "PNG"),
     "JPEG, progressive, CMYK": lambda: encoded(smooth("CMYK"), "JPEG", progressive=True),
@@ -142,6 +138,7 @@ VERDICTS = {
     "SIGSEGV": ("crashes_decoder", "Pillow: the process that decodes it ends with SIGSEGV"),
     "leak": ("out_of_memory", "Pillow: decoding takes more than 1,536 MB of memory"),
     "SIGABRT": ("crashes_decoder", "Pillow: the process that decodes it ends with SIGABRT"),
+    "loop": ("too_slow", "Pillow: decoding takes more than 5 s of a processor"),
     "SIGBUS": ("crashes_decoder", "Pillow: the process that decodes it ends with SIGBUS"),
 }
 

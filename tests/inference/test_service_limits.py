@@ -13,9 +13,11 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from benchmarks.serve import giant_png
 from inference import classifier, service, service_desk, service_limits, service_server
+from tests.faults.fuzz_seeds import many_scans
 from tests.inference.running import Running, make_export, picture, running
 
 MB = 1_000_000
@@ -107,6 +109,15 @@ def test_a_giant_png_is_refused_from_its_header(export_dir: Path) -> None:
         assert "20000 x 20000 pixels" in response.json()["error"]["message"]
         assert time.monotonic() - began < AT_ONCE
         assert memory() - before < 50 * MB
+
+
+def test_a_jpeg_of_a_thousand_scans_is_refused_undecoded(export_dir: Path) -> None:
+    content = many_scans(Image.new("L", (8_000, 8_000)), 1_000)  # 0.3 MB that take a decoder half a minute
+    with running(export_dir) as service, service.client() as http:
+        began = time.monotonic()
+        response = http.post("/predict", content=content)
+        assert (response.status_code, response.json()["error"]["reason"]) == (422, "too_slow")
+        assert time.monotonic() - began < AT_ONCE
 
 
 def test_a_slow_body_has_a_deadline_and_holds_up_nobody(export_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

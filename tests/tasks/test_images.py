@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tasks.images import UndecodableError, Verdict, decode_upright, judge, resize_square
+from tests.faults.fuzz_seeds import many_scans
 
 WIDTH, HEIGHT = 80, 48
 ORIENTATION = 0x0112
@@ -160,6 +161,20 @@ def test_too_large_is_refused_from_the_header() -> None:
     assert verdict.reason == "too_large"
     assert "2000000000 x 2000000000" in verdict.evidence
     assert verdict.perceptual_hash == ""
+
+
+def test_too_many_scans_are_refused_undecoded_and_a_smaller_picture_may_have_more() -> None:
+    most = 200**2
+    for side_px, allowed in ((200, 20), (100, 80)):
+        gradient = Image.linear_gradient("L").resize((side_px, side_px))
+        assert decode_upright(many_scans(gradient, allowed), max_pixels=most).size == gradient.size
+        verdict = judge(many_scans(gradient, allowed), min_side_px=32, max_pixels=most, blank_max_stddev=2.0)
+        assert verdict.reason == ""
+        verdict = judge(many_scans(gradient, allowed + 1), min_side_px=32, max_pixels=most, blank_max_stddev=2.0)
+        assert verdict.reason == "too_slow"
+        assert verdict.evidence == f"{allowed + 1} scans of {side_px} x {side_px} pixels, {allowed} are allowed"
+        with pytest.raises(UndecodableError, match=verdict.evidence):
+            decode_upright(many_scans(gradient, allowed + 1), max_pixels=most)
 
 
 def test_too_small_is_the_shorter_side() -> None:
