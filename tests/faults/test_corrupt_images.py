@@ -155,7 +155,7 @@ def killers(count: int) -> list[RawRecord]:
 def test_a_file_that_ends_its_process_is_quarantined_and_the_others_are_not(
     tmp_path: Path, tries: Tries, report: Report
 ) -> None:
-    photos, bad = source(60), killers(tries(1, 4))
+    photos, bad = source(60), killers(tries(1, len(VERDICTS)))
     rows = validated([*photos[:20], *bad, *photos[20:]], tmp_path / "run")
     quarantined = {row.path: (row.reason, row.evidence) for row in rows.values() if row.reason}
     assert quarantined == {one.path: VERDICTS[one.path.removesuffix(".jpg")] for one in bad}
