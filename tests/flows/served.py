@@ -28,7 +28,11 @@ from flows import server
 from tests.flows.conftest import processes_in
 
 ROOT = Path(__file__).parents[2]
-IMPATIENT = {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_CLIENT_MAX_RETRIES": "1"}
+IMPATIENT = {
+    "PREFECT_WORKER_QUERY_SECONDS": "1",
+    "PREFECT_CLIENT_MAX_RETRIES": "1",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "5",
+}
 PAWLINE = [sys.executable, "-c", "from flows.cli import main; main()"]
 # What prefect.yaml names, in small; in a folder of its own, because `flows` must stay the checkout's.
 JOBS = """\
