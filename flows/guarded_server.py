@@ -59,8 +59,11 @@ def main() -> None:
     """Run the server until it is told to end, as `prefect server start` does."""
     import uvicorn
     from prefect.server.api.server import create_app
-    from prefect.settings import get_current_settings
+    from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, get_current_settings
 
+    from flows.server_database import bound_cache
+
+    bound_cache(PREFECT_API_DATABASE_CONNECTION_URL.value())
     settings = get_current_settings().server
     host = settings.api.host
     address = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
