@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from flows.heap import keep_trimming
 from flows.server import PAGE_HEADERS
 from inference.service_limits import host_name, own_hosts
 
@@ -63,6 +64,7 @@ def main() -> None:
 
     from flows.server_database import bound_cache
 
+    keep_trimming()
     bound_cache(PREFECT_API_DATABASE_CONNECTION_URL.value())
     settings = get_current_settings().server
     host = settings.api.host

@@ -8,7 +8,7 @@ from tests.conftest import ROOT
 
 # Small pieces of which every hundredth stays: glibc by itself keeps all that lies between.
 SCATTERS = """
-import ctypes, psutil
+import ctypes, psutil, time
 from flows import heap
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
@@ -19,13 +19,14 @@ for number, piece in enumerate(pieces):
     if number % 100:
         libc.free(ctypes.c_void_p(piece))
 before = psutil.Process().memory_info().rss
-heap.give_back()
+WORK
 print(before - psutil.Process().memory_info().rss)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it is glibc that can be told to")
-def test_what_is_free_between_what_is_used_goes_back_to_the_system() -> None:
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", SCATTERS], env=env, capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("work", ["heap.give_back()", "heap.keep_trimming(0.01); time.sleep(2)"])
+def test_what_is_free_between_what_is_used_goes_back_to_the_system(work: str) -> None:
+    code, env = SCATTERS.replace("WORK", work), os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert int(done.stdout) > 200_000_000

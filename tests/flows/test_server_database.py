@@ -1,5 +1,6 @@
 import asyncio
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -44,5 +45,6 @@ def test_the_server_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         guarded_server.main()
         database = dependencies.provide_database_interface().database_config
     assert begun == [4299]
+    assert "trim" in {thread.name for thread in threading.enumerate()}
     assert isinstance(database, SmallCache)
     assert database.connection_url == url
