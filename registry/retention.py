@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
-from lineage import git, lockfile
+from lineage import git, lockfile, prefect_runs
 from lineage.runs import ARTIFACT, THE_REST, Project, experiments
 from registry import ledger
 from registry.places import (
@@ -31,10 +31,12 @@ class Keeper:
     Attributes:
         names: How it is called: versions, branches, tags, experiments that stand on that commit; or `workspace`.
         md5s: The objects it needs, folders and the files in them.
+        run_records: Where it is noted which Prefect runs ran its stages, whether any did or not.
     """
 
     names: tuple[str, ...]
     md5s: frozenset[str]
+    run_records: frozenset[Path]
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,13 @@ class Plan:
         keepers: Who needs something; those that need the same are one.
         here: The needed objects that the cache has, with their bytes.
         free: What nobody needs, by place: object to bytes.
+        run_records: The notes on Prefect runs of stages that nobody keeps.
     """
 
     keepers: list[Keeper]
     here: dict[str, int]
     free: dict[str, dict[str, int]]
+    run_records: list[Path]
 
     def needs(self, keeper: Keeper) -> tuple[int, int]:
         """Return how many bytes of the cache a keeper needs, and how many of them no other keeper does."""
@@ -93,7 +97,8 @@ def make_plan(project: Project, places: Places, *, drop_experiments: bool = Fals
     keepers = find_keepers(project, drop_experiments=drop_experiments, with_remote_branches=remote is not None)
     needed = {md5 for keeper in keepers for md5 in keeper.md5s}
     free = {place.name: place.sizes(place.objects() - needed) for place in freed}
-    return Plan(keepers, places.cache.sizes(needed), free)
+    noted = {path for keeper in keepers for path in keeper.run_records}
+    return Plan(keepers, places.cache.sizes(needed), free, sorted(prefect_runs.record_paths(project) - noted))
 
 
 def carry_out(project: Project, places: Places, plan: Plan) -> int:
@@ -108,6 +113,8 @@ def carry_out(project: Project, places: Places, plan: Plan) -> int:
     dropped = drop_run_cache(project.store, set(plan.free[places.cache.name]))
     for place in places.all:
         place.delete(plan.free.get(place.name, {}))
+    for path in plan.run_records:
+        path.unlink(missing_ok=True)
     return dropped
 
 
@@ -124,6 +131,7 @@ def find_keepers(project: Project, *, drop_experiments: bool, with_remote_branch
         raise PawlineError("there is no git repository here: `dvc gc --workspace` keeps what the workspace needs")
     expanded: dict[str, list[str]] = {}
     names: dict[frozenset[str], list[str]] = {}
+    records: dict[frozenset[str], set[Path]] = {}
     commits = _commits(project, with_remote_branches=with_remote_branches)
     tried: dict[str, list[str]] = {}
     for run in [] if drop_experiments else experiments(project):
@@ -136,7 +144,8 @@ def find_keepers(project: Project, *, drop_experiments: bool, with_remote_branch
                 expanded[md5] = _files_within(project, md5, called[0], may_be_gone=may_be_gone)
             needs = frozenset(named.union(*(expanded[md5] for md5 in named)))
             names.setdefault(needs, []).extend(called)
-    return [Keeper(tuple(called), needs) for needs, called in names.items() if needs]
+            records.setdefault(needs, set()).update(_run_records(project, contents))
+    return [Keeper(tuple(called), needs, frozenset(records[needs])) for needs, called in names.items() if needs]
 
 
 def describe(project: Project, md5s: dict[str, int]) -> list[Lot]:
@@ -232,6 +241,16 @@ def _files_within(project: Project, md5: str, keeper: str, *, may_be_gone: bool)
             "a remote that can be reached; bring it back (`dvc fetch`), or delete that branch or tag"
         )
     return list(lockfile.parse_folder(content).values())
+
+
+def _run_records(project: Project, contents: Files) -> Iterator[Path]:
+    for name, content in contents:
+        try:
+            stages = lockfile.parse_lock(content, origin=name).values()
+        except PawlineError:  # of another kind than Pawline's stages have: whose notes are its, nobody can tell
+            yield from prefect_runs.record_paths(project)
+        else:
+            yield from (prefect_runs.record_path(project, stage) for stage in stages)
 
 
 def _records(project: Project) -> Iterable[tuple[str, bytes]]:

@@ -55,7 +55,7 @@ def gc_command(
             plan = retention.make_plan(project, opened, drop_experiments=drop_experiments, remote=remote)
             pages = _pages_without_version(project) if drop_experiments else {}
             typer.echo("\n".join(_kept(plan)))
-            if not any(plan.free.values()) and not pages:
+            if not any(plan.free.values()) and not pages and not plan.run_records:
                 typer.echo("nothing to free: everything there is needed")
                 return
             typer.echo("\n".join(_freed(project, plan, pages)))
@@ -110,6 +110,8 @@ def _freed(project: "Project", plan: "Plan", pages: dict[Path, int]) -> Iterable
             )
     if pages:
         yield f"goes from reports/retrain: {size(sum(pages.values()))}, pages of {len(pages)} that brought no version"
+    if plan.run_records:
+        yield f"goes from the notes on Prefect's runs: {len(plan.run_records):,}, of stages that nobody keeps"
     yield f"together {_sum(plan)}"
 
 

@@ -4,12 +4,15 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
 
-from lineage.runs import Project
+from lineage import prefect_runs
+from lineage.records import RunRecord
+from lineage.runs import Project, find_run
 from registry import branch, decisions, ledger, places, retention
 from registry.retention import Plan
 from tasks.stage import PawlineError
@@ -89,6 +92,27 @@ def test_experiments_are_kept_unless_they_are_dropped(three_runs: Path) -> None:
     ours = next(keeper for keeper in kept.keepers if "wide-head" in keeper.names)
     needed, alone = kept.needs(ours)
     assert 0 < alone < needed == sum(project.store.object_path(md5).stat().st_size for md5 in ours.md5s)
+
+
+def test_notes_on_prefect_runs_go_with_the_last_who_keeps_their_stage(three_runs: Path) -> None:
+    keep_as_experiment("HEAD~2", "wide-head")
+    project = Project(three_runs)
+    ours, theirs = (project.lock(find_run(project, name))["train_head"] for name in ("HEAD", "HEAD~2"))
+    record = RunRecord(flow_run_id="1", flow_run_name="calm-otter", task_run_id="2", started="now", ended="later")
+    stages = (ours, theirs, replace(ours, command="python -m tasks.of_nobody"))
+    for stage in stages:
+        prefect_runs.write_record(project, stage, record)
+    kept, by_experiment, by_nobody = (prefect_runs.record_path(project, stage) for stage in stages)
+    assert plan_for(project).run_records == [by_nobody]
+    plan = plan_for(project, drop_experiments=True)
+    assert plan.run_records == sorted([by_experiment, by_nobody])
+    with places.opened(project.store) as opened:
+        retention.carry_out(project, opened, plan)
+    assert prefect_runs.record_paths(project) == {kept}
+    lock = Path("dvc.lock")
+    lock.write_text(lock.read_text().replace(" size: ", " etag: ", 1))
+    by_nobody.touch()
+    assert plan_for(project).run_records == [], "whose it is cannot be told"
 
 
 def test_an_unknown_need_deletes_nothing_and_a_list_of_files_is_fetched(three_runs: Path, tmp_path: Path) -> None:
