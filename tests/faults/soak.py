@@ -37,6 +37,7 @@ ROUNDS_BETWEEN_GC = 10
 WARM_UP = 0.2  # of the rounds: caches fill, the first champion comes
 PATIENCE_SECONDS = 3600.0  # for one round, on a machine that has much else to do
 MB = 1e6
+ON_RECORD = ("git", "prefect")  # of the disk
 # What may grow from the end of the warm-up to the end, in all: noise, not a figure that rounds add to.
 MAY_GROW = {"rss_mb": 0.05, "fds": 0.5, "threads": 0.5, "temporary": 0.5, "cached": 0.5, "processes": 0.5}
 
@@ -131,10 +132,10 @@ def soak(
 def judge(rounds: list[Round]) -> dict[str, tuple[float, float]]:
     """Return by figure how much it grew after the warm-up, and how much it may.
 
-    Growth is the Theil-Sen slope, the median of the slopes between any two rounds of the same server and worker, times
-    the number of rounds: one outlier does not move it, and what a single round adds does. The disk is looked at after
-    each `pawline gc`, without what registered versions need and Prefect's records, which go after 90 days; it may grow
-    by a tenth of itself.
+    Growth is the Theil-Sen slope, the median of the slopes between any two rounds, times the number of rounds: one
+    outlier does not move it, and what a single round adds does. Where a soak was carried on, the rounds of the newest
+    server and worker count, as their program may be newer too. The disk is looked at after each `pawline gc`, without
+    what stays on record: versions, git, and Prefect's records, which go after 90 days. It may grow by a tenth.
     """
     after = warmed_up(rounds)
     found = {}
@@ -145,24 +146,22 @@ def judge(rounds: list[Round]) -> dict[str, tuple[float, float]]:
     for name in ("threads", "processes", "temporary", "cached"):
         found[name] = _growth(after, [getattr(one, name) for one in after]), MAY_GROW[name]
     freed = [one for one in after if one.gc]
-    disk = [sum(one.disk_mb.values()) - one.disk_mb["prefect"] - one.versions_mb for one in freed]
+    disk = [sum(one.disk_mb.values()) - sum(one.disk_mb[part] for part in ON_RECORD) - one.versions_mb for one in freed]
     if len(freed) > 1:
-        found["disk after `pawline gc` (MB)"] = _growth(freed, disk, outlives=True), 0.1 * float(np.median(disk))
+        found["disk after `pawline gc` (MB)"] = _growth(freed, disk), 0.1 * float(np.median(disk))
     return found
 
 
 def warmed_up(rounds: list[Round]) -> list[Round]:
-    """Return the rounds after the first ones of each server and worker."""
-    of_start = [[one for one in rounds if one.start == start] for start in sorted({one.start for one in rounds})]
-    return [one for those in of_start for one in those[int(len(those) * WARM_UP) :]]
+    """Return the rounds of the newest server and worker after their first ones."""
+    newest = [one for one in rounds if one.start == rounds[-1].start]
+    return newest[int(len(newest) * WARM_UP) :]
 
 
-def _growth(rounds: list[Round], values: Iterable[float], *, outlives: bool = False) -> float:
-    """Return the growth; what outlives the server and the worker is compared over all rounds."""
+def _growth(rounds: list[Round], values: Iterable[float]) -> float:
     x, y = np.array([one.number for one in rounds]), np.array(list(values), dtype=float)
-    start = np.array([one.start for one in rounds])
     first, second = np.triu_indices(len(x), k=1)
-    slopes = ((y[second] - y[first]) / (x[second] - x[first]))[outlives | (start[first] == start[second])]
+    slopes = (y[second] - y[first]) / (x[second] - x[first])
     return float(np.median(slopes)) * int(x[-1] - x[0]) if len(slopes) else 0.0
 
 
