@@ -30,8 +30,9 @@ GROWTH = """\
 ## Time and memory of each stage, by the number of photos
 
 Each stage by itself, its own command in a fresh clone without DVC, on photos of original size repeated with changed
-bytes. Memory is the most that the stage's processes had together, files mapped into memory left out. The exponent is
-the slope of time over photos in logarithms: 1 is linear, less is what starting up weighs.
+bytes; two epochs of stage 1, one of stage 2, and only Keras's format exported. Memory is the most that the stage's
+processes had together, files mapped into memory left out. The exponent is the slope of time over photos in logarithms:
+1 is linear, less is what starting up weighs.
 """
 DISK = """\
 ## Disk
@@ -41,7 +42,8 @@ Bytes beside the photos, as a multiple of theirs: of all outputs in the workspac
 TRADE = """\
 To have less: `dvc config cache.type hardlink` keeps one copy of what workspace and cache share (outputs are then
 read-only); `features.views: 1` stores a third; `fine_tune.unfrozen_layers: 0` stores no boundary tensors;
-`image.size_px: 160` halves TFRecords and boundary tensors; `dvc gc --workspace` forgets earlier runs.
+`image.size_px: 160` halves TFRecords and boundary tensors; `pawline gc --drop-experiments` frees what only experiments
+need.
 """
 BY_HAND = "<!-- by hand -->\n"
 LIMITS = """\
@@ -67,7 +69,7 @@ without DVC, imports included. docs/architecture.md says what the second run tak
 STARTING = """\
 ## What it costs to start a command
 
-`pawline NAME --help` in seconds, imports included.
+`pawline NAME --help` in seconds, imports included; `python` is Python with nothing to do.
 """
 
 
