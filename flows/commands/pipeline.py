@@ -112,7 +112,7 @@ def sweep_command(
     keys: Annotated[list[str], typer.Argument(metavar="KEY=V1,V2,...", help="A setting and the values to try.")],
     to: Annotated[
         str | None,
-        typer.Option(metavar="STAGE", help="Last stage to run. Default: the first with metrics after all KEYs are read."),
+        typer.Option(metavar="STAGE", help="Last stage to run. Default: the first with metrics after these KEYs."),
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=64, help="Experiments at a time.")] = 2,
     preset: PresetOption = None,
