@@ -1,8 +1,9 @@
 """The feature store: pooled vectors and boundary tensors on disk, memory-mapped when read.
 
 A split's shard is `<split>-<shard>-pooled.npy`, float32 [images, views, channels], `-boundary.npy` [images, views,
-...], `-labels.npy`, int64 [images], and `-ids.npy`, S64 [images], the SHA-256 of the original bytes in hex. The rows
-are in the order of the TFRecords. `manifest.json` says how they were made.
+...], `-labels.npy`, int64 [images], `-ids.npy`, S64 [images], the SHA-256 of the original bytes in hex, and
+`-images.npy`, uint8 [images, 32], the BLAKE3 of each image's PNG. The rows are in the order of the TFRecords.
+`manifest.json` says how they were made.
 
 Boundary tensors of evaluation images are float16. Those of training views, of which there are most, are uint8: the 256
 levels between each channel's smallest and largest value in a view, which are in `-boundary_range.npy`, float32 [images,

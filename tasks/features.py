@@ -254,8 +254,9 @@ def compute_shard(
     ids = [example.id for example in examples]
     arrays = _Arrays(shard, scratch, (len(ids), views))
     new = set(range(len(ids)))
+    digests = [example.digest_image() for example in examples]
     if frozen.engines.training.name == "openvino":  # whose answer to an image does not depend on its neighbours
-        for positions, computed in older.find(shard.split, ids):
+        for positions, computed in older.find(shard.split, list(zip(ids, digests, strict=True))):
             arrays.write(computed, positions, slice(None))
             new -= set(positions.tolist())
     advance((len(ids) - len(new)) * views)
@@ -265,6 +266,7 @@ def compute_shard(
         arrays.write(outputs, wanted[positions], view)
         advance(len(positions))
     np.save(shard.array(scratch, "ids"), np.array(ids, "S64"))
+    np.save(shard.array(scratch, "images"), np.frombuffer(b"".join(digests), np.uint8).reshape(len(digests), -1))
     np.save(labels, np.array([example.label for example in examples], np.int64))
     written = sorted(scratch.glob(shard_name(shard.split, shard.number, "*")))
     with stage.whole_file(shard.mark(scratch)) as unfinished:

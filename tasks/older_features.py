@@ -1,4 +1,7 @@
-"""Features that the run before computed, image by image: new neighbours in a shard make no difference to an image."""
+"""Features that the run before computed, image by image: new neighbours in a shard make no difference to an image.
+
+An image is known by its photo's id, which decides how it is augmented, and by the digest of what was made of the photo.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -10,7 +13,9 @@ import numpy.typing as npt
 from tasks.feature_store import Array, kind_of, split_of
 from tasks.reuse import Finished
 
-NOT_COMPUTED = ("ids", "labels")
+NOT_COMPUTED = ("ids", "labels", "images")
+
+Image = tuple[str, bytes]  # a photo's id, and the BLAKE3 of its PNG
 
 
 class Place(NamedTuple):
@@ -26,14 +31,14 @@ class OlderFeatures:
     def __init__(self, finished: Finished) -> None:
         """Nothing is read until an image is looked for."""
         self._finished = finished
-        self._places: dict[str, dict[str, Place]] = {}
+        self._places: dict[str, dict[Image, Place]] = {}
         self._arrays: dict[str, dict[str, Array]] = {}
 
-    def find(self, split: str, ids: Sequence[str]) -> Iterator[tuple[npt.NDArray[np.int64], dict[str, Array]]]:
-        """Yield positions in `ids` and what was computed of them by kind, [positions, views, ...], shard by shard."""
+    def find(self, split: str, images: Sequence[Image]) -> Iterator[tuple[npt.NDArray[np.int64], dict[str, Array]]]:
+        """Yield positions in `images` and what was computed of them by kind, [positions, views, ...], by shard."""
         if split not in self._places:
             self._places[split] = self._index(split)
-        found = ((position, self._places[split].get(image_id)) for position, image_id in enumerate(ids))
+        found = ((position, self._places[split].get(image)) for position, image in enumerate(images))
         by_shard: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for position, place in found:
             if place is not None:
@@ -44,15 +49,16 @@ class OlderFeatures:
             if arrays:
                 yield positions, {kind: array[rows] for kind, array in arrays.items()}
 
-    def _index(self, split: str) -> dict[str, Place]:
-        paths = self._finished.paths
-        return {
-            image_id.decode(): Place(made_from, row)
-            for made_from, files in self._finished.made.items()
-            for name in files
-            if split_of(name) == split and kind_of(name) == "ids" and self._finished.is_sound(made_from, name)
-            for row, image_id in enumerate(np.load(paths[name]))
-        }
+    def _index(self, split: str) -> dict[Image, Place]:
+        places = {}
+        for made_from, files in self._finished.made.items():
+            names = {kind_of(name): name for name in files if split_of(name) == split}
+            known = [names[kind] for kind in ("ids", "images") if kind in names]
+            if len(known) == 2 and all(self._finished.is_sound(made_from, name) for name in known):
+                ids, digests = (np.load(self._finished.paths[name]) for name in known)
+                for row, (image_id, digest) in enumerate(zip(ids, digests, strict=True)):
+                    places[image_id.decode(), digest.tobytes()] = Place(made_from, row)
+        return places
 
     def _open(self, made_from: str) -> dict[str, Array]:
         if made_from not in self._arrays:

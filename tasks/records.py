@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import google_crc32c
 import numpy as np
+from blake3 import blake3
 
 from tasks import stage
 from tasks.parallel import available_processors
@@ -137,6 +138,10 @@ class Example(NamedTuple):
             file.seek(self.start)
             return file.read(self.length)
 
+    def digest_image(self) -> bytes:
+        """Return the BLAKE3 of its PNG: of one photo there are others, at other settings of `image`."""
+        return blake3(next(_fields(_values(self.read())["image"]))[1]).digest()
+
 
 def scan_shard(shard: Path) -> Iterator[Example]:
     """Yield a shard's examples, their images left where they are.
@@ -161,14 +166,20 @@ def _check(file: BinaryIO, content: bytes) -> None:
 
 def _parse(example: bytes) -> dict[str, Any]:
     """Return the id, path and label of what `serialize` has written."""
+    values = _values(example)
+    texts = {name: bytes(next(_fields(values[name]))[1]).decode() for name in ("id", "path")}
+    label, _ = _read_varint(next(_fields(values["label"]))[1], 0)
+    return texts | {"label": label}
+
+
+def _values(example: bytes) -> dict[str, memoryview]:
+    """Return the lists of what `serialize` has written, by name."""
     [[_, features]] = _fields(example)
     values = {}
     for _, entry in _fields(features):
         (_, name), (_, feature) = _fields(entry)
         [[_, values[bytes(name).decode()]]] = _fields(feature)
-    texts = {name: bytes(next(_fields(values[name]))[1]).decode() for name in ("id", "path")}
-    label, _ = _read_varint(next(_fields(values["label"]))[1], 0)
-    return texts | {"label": label}
+    return values
 
 
 def _fields(message: bytes | memoryview) -> Iterator[tuple[int, memoryview]]:

@@ -18,7 +18,7 @@ from tasks.augment import augment
 from tasks.engines import Engine
 from tasks.feature_store import FeatureSplit
 from tasks.features import FrozenPart
-from tasks.params import FeaturesParams
+from tasks.params import FeaturesParams, ImageParams
 from tasks.preprocess import preprocess
 from tasks.stage import PawlineError
 from tests.tasks.conftest import FEATURES, IMAGE, UNFROZEN_LAYERS, Run, changed, make_features
@@ -106,7 +106,7 @@ def test_a_killed_run_carries_on_and_ends_with_the_same_bytes(
     assert not (workdir / ".pawline").exists()
 
 
-def tfrecords_of(small_run: Run, folder: Path, left_out: tuple[str, ...] = ()) -> Path:
+def tfrecords_of(small_run: Run, folder: Path, left_out: tuple[str, ...] = (), image: ImageParams = IMAGE) -> Path:
     """The TFRecords of a run in small shards, as if some photos had not been there."""
     table = pq.read_table(small_run.images_path)
     pq.write_table(
@@ -117,7 +117,7 @@ def tfrecords_of(small_run: Run, folder: Path, left_out: tuple[str, ...] = ()) -
         images_path=folder / "images.parquet",
         tfrecords_dir=folder / "tfrecords",
         record_out=folder / "tfrecords.json",
-        params=IMAGE,
+        params=image,
     )
     return folder / "tfrecords"
 
@@ -164,6 +164,18 @@ def test_new_images_cost_what_they_add(small_run: Run, workdir: Path, computed: 
     assert (
         3 < len([name for name in linked if name.endswith("pooled.npy")]) < len(list(tfrecords_dir.glob("*record-*")))
     )
+
+
+def test_the_same_photos_prepared_in_another_way_are_computed_anew(
+    small_run: Run, workdir: Path, computed: list[int]
+) -> None:
+    make(small_run, tfrecords_of(small_run, workdir), workdir / "features")
+    first = sum(computed)
+    cropped = tfrecords_of(small_run, workdir, image=changed(IMAGE, resize="crop"))
+    make(small_run, cropped, workdir / "features")
+    assert sum(computed) == 2 * first
+    make(small_run, cropped, workdir / "anew")
+    assert contents(workdir / "features") == contents(workdir / "anew")
 
 
 def test_a_damaged_shard_is_computed_anew(small_run: Run, workdir: Path, computed: list[int]) -> None:
