@@ -38,8 +38,11 @@ def cross_entropy(labels: Labels, probs: Probs) -> float:
 def auc(labels: Labels, probs: Probs) -> float | None:
     """Return the area under the ROC curve: the mean over classes of one class against the rest.
 
-    None when no class has both positives and negatives. By ranks, ties counted half (Hanley and McNeil 1982).
+    None when no class has both positives and negatives. By ranks, ties counted half (Hanley and McNeil 1982). Of two
+    classes both areas are the same; the second's is taken, as in one less a tiny probability its digits are lost.
     """
+    if probs.shape[1] == 2:
+        return _auc_of_class(labels == 1, probs[:, 1])
     areas = [_auc_of_class(labels == index, probs[:, index]) for index in range(probs.shape[1])]
     known = [area for area in areas if area is not None]
     return float(np.mean(known)) if known else None
@@ -61,7 +64,8 @@ def wilson_interval(correct: int, images: int) -> tuple[float, float]:
     middle = share + z2 / (2 * images)
     half = NORMAL_975 * math.sqrt(share * (1 - share) / images + z2 / (4 * images**2))
     scale = 1 + z2 / images
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    low, high = (middle - half) / scale, (middle + half) / scale
+    return (low if correct else 0.0), (high if correct < images else 1.0)  # in exact numbers; floats may miss the ends
 
 
 def difference_interval(one: Share, other: Share) -> tuple[float, float]:

@@ -97,3 +97,15 @@ def test_precision_and_recall_at_every_threshold() -> None:
         for called in (scores >= threshold for threshold in np.unique(scores)[::-1])
     ]
     assert metrics.precision_recall_points(positive, scores)[1:] == [pytest.approx(point) for point in expected]
+
+
+def test_all_right_and_all_wrong_reach_the_ends() -> None:
+    """Which floats miss by their last digit, for every fourth number of images."""
+    for images in range(1, 501):
+        assert metrics.wilson_interval(images, images)[1] == 1
+        assert metrics.wilson_interval(0, images)[0] == 0
+
+
+def test_auc_sees_probabilities_near_zero() -> None:
+    probs = metrics.probs_of_classes(np.array([[2e-8], [1e-9]], np.float32))
+    assert metrics.auc(np.array([1, 0]), probs) == 1
