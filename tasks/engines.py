@@ -148,15 +148,16 @@ def _openvino_runner(parts: list["CompiledModel"]) -> Runner:
 
     def infer(images: np.ndarray) -> Outputs:
         requests = idle.get()
-        carry = np.zeros((PORTION, *images.shape[1:]), np.float32)
-        carry[: len(images)] = images
-        outputs: Outputs = {}
-        for request in requests:
-            outputs |= {port.get_any_name(): value for port, value in request.infer([carry]).items()}
-            carry = outputs.pop("carry", carry)
-        outputs = {name: value[: len(images)].copy() for name, value in outputs.items()}
-        idle.put(requests)
-        return outputs
+        try:
+            carry = np.zeros((PORTION, *images.shape[1:]), np.float32)
+            carry[: len(images)] = images
+            outputs: Outputs = {}
+            for request in requests:
+                outputs |= {port.get_any_name(): value for port, value in request.infer([carry]).items()}
+                carry = outputs.pop("carry", carry)
+            return {name: value[: len(images)].copy() for name, value in outputs.items()}
+        finally:  # or portions that wait would wait for ever, and nobody would hear of the error
+            idle.put(requests)
 
     def run(batches: Iterable[np.ndarray]) -> Iterator[Outputs]:
         waiting: deque[list[Future[Outputs]]] = deque()

@@ -1,6 +1,7 @@
 """The engines give the same numbers, on real photos."""
 
 import csv
+import threading
 import zipfile
 from pathlib import Path
 from typing import Literal
@@ -96,6 +97,22 @@ def test_bfloat16(automatic: Engines, photos: np.ndarray, expected: Outputs) -> 
     outputs = run_all(automatic.training, photos)
     assert cosines(outputs["pooled"], expected["pooled"]).min() >= 0.999
     assert cosines(outputs["boundary"], expected["boundary"]).min() >= 0.999
+
+
+def test_a_failure_comes_out(automatic: Engines) -> None:
+    """Of more portions than there are processors; each of them fails, as its images have another size."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            list(automatic.training.run([np.zeros((BATCH_SIZE, 96, 96, 3), np.uint8)] * 4))
+        except RuntimeError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(120)
+    assert len(failures) == 1
 
 
 def test_tensorflow_in_mixed_precision(network: Model, photos: np.ndarray, expected: Outputs) -> None:
