@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")  # fewer decoders, fewer ways in for hostile bytes
 SIGNATURES = {
@@ -40,6 +41,8 @@ TO_UPRIGHT = {  # EXIF 2.32, tag 0x0112: what undoes each orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+UNSCALED = ("I", "F")  # whole and broken numbers of any range
+TIFF_BITS = 0x0102  # TIFF 6.0, BitsPerSample
 HASH_SIDE, HASH_INPUT_SIDE = 8, 32
 # libjpeg decodes a picture of half, a quarter or an eighth of the size by leaving out high frequencies, and gray by
 # leaving out colour: in two thirds of the time, though it still reads every byte. Twice the hash's input is left.
@@ -117,8 +120,9 @@ def has_jfif(content: bytes) -> bool:
 def decode_upright(content: bytes, *, max_pixels: int | None = None) -> Image.Image:
     """Decode to RGB, turned as its EXIF orientation says.
 
-    Transparent pixels are shown over white, as a browser shows them: what lies under them is often garbage. 16-bit
-    grayscale is scaled to 8 bits. Of several frames the first counts.
+    Transparent pixels are shown over white, as a browser shows them: what lies under them is often garbage. Gray levels
+    of 12 or 16 bits are scaled to 8; signed ones, those of 32 bits and fractions are `undecodable`: nobody says which
+    are white. Of several frames the first counts.
 
     Args:
         content: The file's bytes.
@@ -147,8 +151,18 @@ def resize_square(image: Image.Image, size_px: int, how: Literal["squash", "crop
     if how == "crop":
         return np.asarray(ImageOps.fit(image, size, bilinear))
     if how == "pad":
-        return np.asarray(ImageOps.pad(image, size, bilinear, color=BLACK))
+        return np.asarray(_pad(image, size_px))
     return np.asarray(image.resize(size, bilinear))
+
+
+def _pad(image: Image.Image, size_px: int) -> Image.Image:
+    """Fit a picture into a square as `ImageOps.pad` does, which leaves nothing of one that is very long."""
+    longest = max(image.size)
+    width, height = (max(1, round(side / longest * size_px)) for side in image.size)
+    padded = Image.new("RGB", (size_px, size_px), BLACK)
+    fitted = image.resize((width, height), Image.Resampling.BILINEAR)
+    padded.paste(fitted, (round((size_px - width) / 2), round((size_px - height) / 2)))
+    return padded
 
 
 def perceptual_hash_of(gray: Image.Image) -> str:
@@ -243,6 +257,8 @@ def _frames(image: Image.Image) -> int:
 
 def _upright(image: Image.Image, mode: Literal["RGB", "L"]) -> Image.Image:
     """Decode the pixels; the image is no more then, so that of a large picture no more than two copies are held."""
+    if image.mode in UNSCALED:
+        raise UndecodableError("undecodable", f"gray levels of Pillow's mode {image.mode}: only 1 to 16 bits are read")
     try:
         with warnings.catch_warnings(action="ignore"):
             image.load()
@@ -262,9 +278,10 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """Scale 16-bit gray to 8 bits, and lay what is transparent over white."""
+    """Scale gray of more than 8 bits to 8, and lay what is transparent over white."""
     if image.mode.startswith("I;16"):  # Pillow would clip at 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        bits = image.tag_v2.get(TIFF_BITS, (16,))[0] if isinstance(image, TiffImageFile) else 16
+        image = Image.fromarray((np.asarray(image) >> bits - 8).astype(np.uint8))
     if image.has_transparency_data:
         rgba = _convert(image, "RGBA")
         rgb = Image.new("RGB", rgba.size, WHITE)

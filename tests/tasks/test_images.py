@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tasks.images import UndecodableError, Verdict, decode_upright, judge, resize_square
 from tests.faults.fuzz_seeds import many_scans
@@ -338,4 +338,43 @@ def test_all_resizes_agree_on_a_square_picture() -> None:
 @pytest.mark.parametrize("how", RESIZES)
 @pytest.mark.parametrize("size", [(1, 1), (3000, 1), (1, 3000), (2, 2000)])
 def test_resize_square_of_extreme_sizes(size: tuple[int, int], how: Literal["squash", "crop", "pad"]) -> None:
-    assert resize_square(Image.new("RGB", size, (9, 9, 9)), 96, how).shape == (96, 96, 3)
+    resized = resize_square(Image.new("RGB", size, (9, 9, 9)), 96, how)
+    assert resized.shape == (96, 96, 3)
+    assert resized.max() == 9, "something of it is left"
+
+
+@pytest.mark.parametrize("size", [(120, 40), (41, 120), (97, 96), (96, 97), (3, 5), (1000, 6)])
+def test_pad_is_pillows_where_that_leaves_something(size: tuple[int, int]) -> None:
+    image = Image.fromarray(noise(2)).resize(size)
+    expected = ImageOps.pad(image, (96, 96), Image.Resampling.BILINEAR, color=(0, 0, 0))
+    assert np.array_equal(resize_square(image, 96, "pad"), np.asarray(expected))
+
+
+def tiff(bits: int, sample_format: int, content: bytes) -> bytes:
+    """A gray picture of 64 x 64 pixels: TIFF 6.0, whose numbers are unsigned (1), signed (2) or fractions (3)."""
+    fields = [(256, 64), (257, 64), (258, bits), (259, 1), (262, 1), (273, 134), (277, 1), (278, 64)]
+    fields += [(279, len(content)), (339, sample_format)]
+    entries = b"".join(struct.pack("<HHII", tag, 4 if tag == 279 else 3, 1, value) for tag, value in fields)
+    return b"II*\0" + struct.pack("<IH", 8, len(fields)) + entries + bytes(4) + content
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_deep_gray_levels_are_scaled(bits: int) -> None:
+    ramp = np.linspace(0, 2**bits - 1, 64 * 64).astype(np.uint16)
+    packed = ramp.astype("<u2").tobytes() if bits == 16 else twelve_bits(ramp)
+    shown = np.asarray(decode_upright(tiff(bits, 1, packed)))[..., 0].astype(int).ravel()
+    assert np.abs(shown - np.linspace(0, 255, 64 * 64)).max() <= 1
+
+
+def twelve_bits(levels: np.ndarray) -> bytes:
+    """Two levels in three bytes, the highest bits first."""
+    first, second = levels[::2], levels[1::2]
+    return np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=1).astype(np.uint8).tobytes()
+
+
+@pytest.mark.parametrize(("bits", "sample_format", "dtype"), [(16, 2, "<i2"), (32, 1, "<u4"), (32, 3, "<f4")])
+def test_gray_levels_of_no_known_range_are_refused(bits: int, sample_format: int, dtype: str) -> None:
+    content = tiff(bits, sample_format, np.linspace(0, 1000, 64 * 64).astype(dtype).tobytes())
+    with pytest.raises(UndecodableError, match=r"gray levels of Pillow's mode [IF]: only 1 to 16 bits are read"):
+        decode_upright(content)
+    assert judged(content).reason == "undecodable"
