@@ -36,12 +36,23 @@ def ingest(*, source_json: Path, raw_dir: Path, params: DataParams) -> None:
     _check_unchanged(source_json, params)
     tally = _Tally(frozenset(params.forget))
     with stage.whole_dir(raw_dir) as out:
-        write_shards(tally.counted(_read_source(params)), out)
+        try:
+            write_shards(tally.counted(_read_source(params)), out)
+        except archive.DamagedArchiveError as error:
+            _forget_download(params, error)
+            raise
         if len(tally.labels) < 2:
             raise PawlineError(f"the source has records of {len(tally.labels)} class: a classifier needs two or more")
-        if params.source == "directory" and is_store_url(params.path or ""):
-            _check_unchanged(source_json, params)  # what was listed is what was read: nothing moved meanwhile
+        _check_unchanged(source_json, params)  # what was listed is what was read: nothing moved meanwhile
     log.info("ingest: %s, in %s", tally, raw_dir)
+
+
+def _forget_download(params: DataParams, error: PawlineError) -> None:
+    """Remove what was downloaded and is no archive, as a server that is mended should be asked again."""
+    path = params.path or ""
+    if params.source == "archive" and is_url(path) and not params.sha256:
+        download.forget(path)
+        raise PawlineError(f"{error}; the download was removed, and the next run fetches it again") from None
 
 
 class _Tally:

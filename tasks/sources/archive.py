@@ -32,6 +32,10 @@ DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 DAMAGES = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile, ValueError)
 
 
+class DamagedArchiveError(PawlineError):
+    """A file is no archive, or not the whole of one."""
+
+
 def entries(path: Path) -> Iterator[Entry]:
     """Yield an archive's files: of a zip in the order of their paths, of a tar in the archive's order.
 
@@ -50,7 +54,7 @@ def _one_line_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except DAMAGES as error:
-        raise PawlineError(f"archive {path} is truncated or damaged ({error}): fetch or pack it again") from None
+        raise DamagedArchiveError(f"archive {path} is truncated or damaged ({error}): fetch or pack it again") from None
     except NotImplementedError as error:
         raise PawlineError(f"archive {path} cannot be unpacked ({error}): pack it with deflate") from None
     except IsADirectoryError:
@@ -128,7 +132,7 @@ def _open_tar(path: Path, stream: "_TarStream") -> tarfile.TarFile:
     try:
         return tarfile.open(fileobj=cast(IO[bytes], stream), mode="r:", errors="backslashreplace")
     except tarfile.ReadError:
-        raise PawlineError(f"{path} is neither a zip nor a tar archive: check data.path") from None
+        raise DamagedArchiveError(f"{path} is neither a zip nor a tar archive: check data.path") from None
 
 
 def _unpacked(file: IO[bytes]) -> IO[bytes]:

@@ -29,6 +29,7 @@ MOST_BYTES = 2**40  # ImageNet has 150 GB; what goes on beyond this has no end
 SLOWEST = (300.0, 300 * 2**10)  # in so many seconds come so many bytes, or it is as if nothing came
 MOST_DIGITS = 18  # of a length; Python refuses to read thousands
 MAX_REDIRECTS = 10
+PACKED = (".gz", ".tgz")
 
 
 class _InterruptedError(Exception):
@@ -110,6 +111,13 @@ def _forget(files: _Files) -> None:
     files.validator.unlink(missing_ok=True)
 
 
+def forget(url: str) -> None:
+    """Remove the download of a URL, which turned out to be no archive: the next one may be."""
+    files = _files(url)
+    files.whole.unlink(missing_ok=True)
+    _forget(files)
+
+
 def _download_with_retries(url: str, files: _Files, delays_seconds: Sequence[float]) -> None:
     for delay in (*delays_seconds, None):
         try:
@@ -172,8 +180,10 @@ def _download(url: str, files: _Files) -> None:
             _forget(files)
             raise _InterruptedError("the partial file does not fit any more")
         _check_status(response)
+        if not resumed:  # before the new content has its name there: what is left of the old must not be carried on
+            files.part.unlink(missing_ok=True)
         _write_validator(files, response)
-        done = done if resumed else 0  # the content changed, or the server knows no ranges
+        done = done if resumed else 0
         total = _total(response, done)
         _check_space(response.url, files.part, total)
         _append(response, files, done, total)
@@ -252,9 +262,13 @@ def _append(response: requests.Response, files: _Files, done: int, total: int | 
 
 
 def _chunks(response: requests.Response) -> Iterator[bytes]:
-    """Yield what comes as it comes; requests itself waits until a chunk is full, however long that takes."""
+    """Yield what comes as it comes; requests itself waits until a chunk is full, however long that takes.
+
+    Some servers call a file that is packed with gzip an encoding of what is in it; the file is what was asked for.
+    """
+    decoded = not urlsplit(response.url).path.endswith(PACKED)
     try:
-        while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
+        while chunk := response.raw.read1(CHUNK_BYTES, decode_content=decoded):
             yield chunk
     except urllib3.exceptions.DecodeError:
         raise requests.exceptions.ContentDecodingError from None

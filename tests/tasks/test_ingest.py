@@ -8,13 +8,15 @@ import tarfile
 import threading
 import zipfile
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tasks import ingest as ingest_module
 from tasks.ingest import ingest
 from tasks.params import DataParams, check_params
-from tasks.raw import RawRecord, read_shard, shard_paths
+from tasks.raw import RawRecord, read_shard, shard_paths, write_shards
 from tasks.source import source
 from tasks.sources.layout import left_out
 from tasks.stage import PawlineError
@@ -131,14 +133,47 @@ def test_a_photo_that_changed_in_between_is_noticed(workdir: Path) -> None:
         ingest(source_json=SOURCE_JSON, raw_dir=RAW, params=params)
 
 
-def test_a_url_is_fetched_and_read(workdir: Path) -> None:
-    with zipfile.ZipFile("pets.zip", "w") as packed:
-        packed.writestr("cat/1.jpg", b"meow")
-        packed.writestr("dog/1.jpg", b"woof")
+def test_a_photo_that_changes_while_it_is_read_is_noticed(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = data_params("directory", photos_folder(workdir))
+    before = ingested(params)
+
+    def change_and_write(records: Iterable[RawRecord], folder: Path) -> None:
+        (workdir / "photos/cat/1.jpg").write_bytes(b"another cat")
+        write_shards(records, folder)
+
+    monkeypatch.setattr(ingest_module, "write_shards", change_and_write)
+    with pytest.raises(PawlineError, match="it changed since"):
+        ingest(source_json=SOURCE_JSON, raw_dir=RAW, params=params)
+    assert [record for shard in shard_paths(RAW) for record in read_shard(shard)] == before
+
+
+@pytest.fixture
+def served(workdir: Path) -> Iterator[str]:
+    """The address of a server of the current folder."""
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(workdir))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
-        params = data_params("archive", f"http://127.0.0.1:{server.server_port}/pets.zip")
-        records = ingested(params)
+        yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def pack_pets() -> None:
+    with zipfile.ZipFile("pets.zip", "w") as packed:
+        packed.writestr("cat/1.jpg", b"meow")
+        packed.writestr("dog/1.jpg", b"woof")
+
+
+def test_a_url_is_fetched_and_read(served: str) -> None:
+    pack_pets()
+    records = ingested(data_params("archive", f"{served}/pets.zip"))
     assert [(record.label, record.content) for record in records] == [("cat", b"meow"), ("dog", b"woof")]
+
+
+@pytest.mark.parametrize("content", [b"<p>Please log in", b"", b"PK and no more"])
+def test_a_download_that_is_no_archive_is_fetched_again(served: str, content: bytes) -> None:
+    params = data_params("archive", f"{served}/pets.zip")
+    Path("pets.zip").write_bytes(content)
+    with pytest.raises(PawlineError, match=r"; the download was removed, and the next run fetches it again$"):
+        ingested(params)
+    pack_pets()
+    assert len(ingested(params)) == 2

@@ -1,9 +1,11 @@
 """Downloads from a real server on loopback that misbehaves in known ways."""
 
 import contextlib
+import gzip
 import hashlib
 import http.server
 import logging
+import shutil
 import socket
 import ssl
 import threading
@@ -52,12 +54,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _send(self, *, cut: bool, behaviour: str, first: bool) -> None:
         etag = '"2"' if behaviour == "cut-changed" and not first else '"1"'
         content = CONTENT[::-1] if cut and behaviour == "cut-changed" else CONTENT
+        content = gzip.compress(CONTENT[:100_000], mtime=0) if behaviour == "packed" else content
         wanted = self.headers.get("Range")
         partial = wanted and behaviour != "cut-no-ranges" and self.headers.get("If-Range") == etag
         start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and partial else 0
         self.send_response(206 if partial else 200)
         if partial:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if behaviour == "packed":
+            self.send_header("Content-Encoding", "x-gzip")
         self.send_header("ETag", etag)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
@@ -193,3 +198,20 @@ def test_an_unreachable_server_is_one_line_without_secrets(workdir: Path) -> Non
         f"http://127.0.0.1:{port}/x.zip could not be fetched (no connection; tries: 3): check the address and the "
         "network, or fetch the file by other means and set data.path to it"
     )
+
+
+def test_what_is_left_of_another_content_is_not_carried_on(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TemporaryError):
+        fetch(server.url("cut-changed"), sha256=None, delays_seconds=())
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+    with pytest.raises(PawlineError, match="has room for 0 more"):  # by now it has another content
+        fetch(server.url("cut-changed"), sha256=None, delays_seconds=())
+    monkeypatch.undo()
+    assert fetch(server.url("cut-changed"), sha256=None, delays_seconds=()).read_bytes() == CONTENT
+
+
+def test_a_packed_file_is_fetched_as_it_is(server: Server) -> None:
+    """Apache may say of `pets.tar.gz` that it is encoded with gzip."""
+    packed = gzip.compress(CONTENT[:100_000], mtime=0)
+    assert fetch(server.url("packed/pets.tar.gz"), sha256=hashlib.sha256(packed).hexdigest()).read_bytes() == packed
