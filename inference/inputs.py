@@ -146,7 +146,9 @@ class Walk:
     def _from_stdin(self) -> Iterator[Photo]:
         head = _read_head(self._stdin)
         if not head or not _is_list(head):
-            yield Photo(STDIN, content=head + b"".join(_pieces(self._stdin, web.MAX_BYTES - len(head) + 1)))
+            content = head + b"".join(_pieces(self._stdin, web.MAX_BYTES - len(head) + 1))
+            too_large = web.too_large() if len(content) > web.MAX_BYTES else None
+            yield Photo(STDIN, content=None if too_large else content, problem=too_large)
             return
         separator, line_end = (b"\0", b"") if b"\0" in head else (b"\n", b"\r")
         for line in _lines(head, self._stdin, separator):

@@ -128,6 +128,15 @@ def test_an_image_on_a_pipe_comes_in_pieces() -> None:
     assert photo.read() == content
 
 
+def test_an_image_on_a_pipe_may_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "MAX_BYTES", 1000)
+    content = picture("red", "BMP", size=(30, 30))
+    [photo] = Walk(["-"], io.BytesIO(content))
+    with pytest.raises(UndecodableError) as error:
+        photo.read()
+    assert error.value.reason == "too_large"
+
+
 def test_a_line_has_an_end(folder: Path) -> None:
     tracemalloc.start()
     stdin = io.BytesIO(b"photos/b.jpg\n" + b"x" * 20_000_000 + b"\nphotos/deep\n" + b"y" * 70_000)
