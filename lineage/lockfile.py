@@ -104,13 +104,24 @@ def find_out(lock: Lock, path: str) -> LockedPath | None:
 
 
 def parse_folder(content: bytes) -> dict[str, str]:
-    """Return the files of a folder object of DVC's cache: path inside the folder to md5."""
+    """Return the files of a folder object of DVC's cache: path inside the folder to md5.
+
+    Raises:
+        PawlineError: It is no such list, or names what lies outside of the folder.
+    """
     try:
-        return {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
-    except (KeyError, TypeError, ValueError) as error:
+        files = {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
+        if not all(_leads_inside(path) for path in files):
+            raise ValueError
+        return files
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise PawlineError(
             "tampered: a list of files in DVC's cache is not what DVC writes; `pawline verify`"
         ) from error
+
+
+def _leads_inside(path: str) -> bool:
+    return "\0" not in path and not {"", ".", ".."} & set(path.split("/"))  # an absolute path has an empty part, too
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

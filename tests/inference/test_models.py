@@ -172,3 +172,20 @@ def test_what_is_nowhere_or_tampered_with_gets_one_line(project: Path, colours: 
     assert refusal(".dvc", project).startswith(
         "--model .dvc: neither this folder nor models/export in it has an export"
     )
+
+
+def test_an_export_whose_list_leads_outside_writes_nothing(project: Path, colours: Path) -> None:
+    shutil.copytree(colours, project / "given")
+    (project / "given/openvino/evil.txt").write_text("evil")
+    keep(project, project / "given")
+    [listing] = (project / ".dvc/cache/files/md5").rglob("*.dir")
+    inside = json.loads(listing.read_text())
+    outside = [entry | {"relpath": entry["relpath"].replace("evil", "../../../../evil")} for entry in inside]
+    content = json.dumps(outside).encode()
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest() + lockfile.FOLDER_SUFFIX
+    Store(project).object_path(md5).parent.mkdir(parents=True, exist_ok=True)
+    Store(project).object_path(md5).write_bytes(content)
+    Path("dvc.lock").write_text(LOCK.format(md5=md5))
+    git("commit", "--quiet", "--all", "--message", "hostile")
+    assert "tampered: a list of files in DVC's cache is not what DVC writes" in refusal("HEAD", project)
+    assert list(project.rglob("evil.txt")) == [project / "given/openvino/evil.txt"]

@@ -1,5 +1,7 @@
 """dvc.lock as data: what DVC wrote is read, what it did not write is refused in one line."""
 
+import json
+
 import pytest
 
 from lineage import lockfile
@@ -100,3 +102,10 @@ def test_what_dvc_did_not_write_is_refused_in_one_line_that_names_the_file(conte
     with pytest.raises(PawlineError, match=r"^dvc\.lock of v1 ") as caught:
         lockfile.parse_lock(content, origin="dvc.lock of v1")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["../a", "a/../../b", "/etc/passwd", "a//b", ".", "", "a\0b", 1])
+def test_a_folders_list_names_nothing_outside_of_it(path: object) -> None:
+    content = json.dumps([{"md5": "aa", "relpath": path}]).encode()
+    with pytest.raises(PawlineError, match="tampered: a list of files in DVC's cache is not what DVC writes"):
+        lockfile.parse_folder(content)
