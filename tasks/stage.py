@@ -4,7 +4,6 @@ import argparse
 import ctypes
 import errno
 import hashlib
-import importlib.metadata
 import json
 import logging
 import os
@@ -213,12 +212,11 @@ def digest_inputs(facts: object, *folders: Path) -> str:
     """Digest what a stage's unfinished work depends on, for `scratch_dir`.
 
     Args:
-        facts: Parameters and the like, as JSON values.
-        folders: Their files are digested, and so are the project's modules imported so far and library versions. Of a
-            folder with a seal, which the stage has checked, that stands for the files.
+        facts: Parameters, the environment and the like, as JSON values.
+        folders: Their files are digested, and so are the project's modules imported so far. Of a folder with a seal,
+            which the stage has checked, that stands for the files.
     """
-    libraries = {name: importlib.metadata.version(name) for name in ("keras", "numpy", "openvino")}
-    digest = hashlib.sha256(json.dumps([facts, libraries], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     specs = [getattr(module, "__spec__", None) for module in sys.modules.values()]
     code = sorted(Path(spec.origin) for spec in specs if spec and spec.origin and spec.name.startswith("tasks."))
     sealed = ([folder / SEAL] if (folder / SEAL).exists() else sorted(folder.iterdir()) for folder in folders)

@@ -106,7 +106,8 @@ def scratch_dir(stage_name: str, facts: object, *folders: Path) -> Iterator[Path
     if not is_chief():
         yield None
         return
-    with stage.scratch_dir(stage_name, stage.digest_inputs(facts, *folders)) as scratch:
+    key = stage.digest_inputs([facts, describe_environment()], *folders)  # another TensorFlow has other last digits
+    with stage.scratch_dir(stage_name, key) as scratch:
         yield scratch
 
 

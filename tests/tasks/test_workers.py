@@ -6,11 +6,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tasks import training_worker, workers
+from tasks.environment import describe_environment
 from tasks.stage import PawlineError, TemporaryError
 from tasks.workers import Cluster, meet, read_cluster
 from tests.conftest import ROOT
@@ -165,3 +167,23 @@ def test_only_another_than_the_chief_waits_for_it(index: int | None, monkeypatch
     monkeypatch.setenv("TF_CONFIG", "" if index is None else tf_config(["a:1", "b:2"], index))
     with pytest.raises(PawlineError, match=r"^TF_CONFIG must list several workers and say which of them this is, "):
         training_worker.main([])
+
+
+def test_unfinished_training_is_carried_on_by_the_same_libraries_alone(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> list[str]:
+        """Return what an earlier run had left."""
+        found: list[str] = []
+        with suppress(KeyboardInterrupt), workers.scratch_dir("train_head", {}) as scratch:
+            assert scratch is not None
+            found += [path.name for path in scratch.iterdir()]
+            (scratch / "epoch-3").touch()
+            raise KeyboardInterrupt
+        return found
+
+    assert interrupted() == []
+    assert interrupted() == ["epoch-3"]
+    another = describe_environment() | {"packages": {"tensorflow": "3.0.0"}}
+    monkeypatch.setattr(workers, "describe_environment", lambda: another)
+    assert interrupted() == []
