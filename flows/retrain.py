@@ -40,7 +40,7 @@ from lineage.why import explain
 from lineage.why_reasons import Reason
 from lineage.words import first_of
 from registry import contest, decisions, ledger
-from registry.champion import promote
+from registry.champion import finish_pending, promote
 from registry.gate import summary, verdict_markdown
 from registry.gate_page import write_page
 from registry.ledger import Ledger
@@ -100,12 +100,16 @@ def retrain(
 def check_ready(project: Project) -> None:
     """Find out before anything is trained whether the champion could be replaced, and what would not be part of it.
 
+    Decisions that were fetched without their tags take effect first: it is the champion in force that counts.
+
     Raises:
-        PawlineError: The project has no git history, git does not know who decides, the user's key does not count, or a
-            forgotten photo would be taken again.
+        PawlineError: The project has no git history, git does not know who decides, something in the registry does not
+            count, a decision is about a commit that is not here, the user's key does not count, or a forgotten photo
+            would be taken again.
     """
     decisions.check_place(project)
     decisions.identity(project.root)
+    finish_pending(project)
     book = ledger.load(project.root)
     decisions.load_key(book)
     _check_forgotten(project, book)

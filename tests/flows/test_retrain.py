@@ -31,6 +31,25 @@ def test_nothing_is_trained_before_it_is_known_who_decides(recorded: Path, monke
         retrain.check_ready(Project(recorded))
 
 
+def test_the_champion_is_the_one_decided_on_before_anything_is_trained(recorded: Path) -> None:
+    project = Project(recorded)
+    head = git.find_commit(recorded, "HEAD")
+    for plan in (
+        decisions.Plan("register", "v1.0.0", head, "classifier@v1.0.0", ""),
+        decisions.Plan("promote", "v1.0.0", head, "classifier#champion#1", ""),
+    ):
+        with decisions.deciding(project):
+            book = ledger.load(recorded)
+            decisions.decide(book, plan, decisions.load_key(book))
+    tags = git.tags(recorded, "*")
+    git.git(recorded, "tag", "--delete", *tags)  # as in a clone of what was pushed without them
+    retrain.check_ready(project)
+    assert git.tags(recorded, "*") == tags
+    git.git(recorded, "tag", "classifier#champion#2")
+    with pytest.raises(PawlineError, match=r"^the tag classifier#champion#2: no decision made it"):
+        retrain.check_ready(project)
+
+
 def test_a_forgotten_photo_is_not_taken_again(recorded: Path) -> None:
     forgotten = "d63e79" + "0" * 58
     project = Project(recorded)
