@@ -6,7 +6,7 @@ import pytest
 
 from flows import dvc_graph, retrain, worktree
 from lineage import git
-from lineage.runs import WORKSPACE, Project
+from lineage.runs import WORKSPACE, Project, experiments
 from registry import decisions, ledger
 from tasks.stage import PawlineError
 from tests.flows.conftest import FAILS, PARAMS, dvc
@@ -114,6 +114,16 @@ def test_a_run_that_fails_changes_no_champion_and_the_next_one_carries_on(record
     assert (left / "right.txt").exists(), "what was done is there for the next one"
     assert Path.cwd() == recorded
     worktree.remove(recorded, left)
+
+
+@pytest.mark.usefixtures("prefect_url")
+def test_what_is_committed_stands_before_the_gate_once_if_there_is_no_champion(recorded: Path) -> None:
+    with pytest.raises(PawlineError, match=r"is missing: the challenger's run is not finished"):  # no classifier here
+        retrain.retrain()
+    (run,) = experiments(Project(recorded))
+    assert git.git(recorded, "log", "-1", "--format=%s", run.commit or "") == b"Retrain: there is no champion yet\n"
+    git.point(recorded, retrain.LAST_RUN, run.commit or "")  # as if it had been refused
+    assert retrain.retrain(return_state=True).name == "Unchanged"
 
 
 def test_the_stages_that_look_outside_are_asked_first(recorded: Path) -> None:
