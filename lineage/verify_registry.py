@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from lineage import git
 from lineage.git_objects import CommitFiles, GitObjects, ObjectError
 from lineage.links import Kind, Link, Status
-from lineage.runs import ARTIFACT
+from lineage.runs import ARTIFACT, Project
 from registry import ledger, signing
 from registry.ledger import BRANCH, DECISIONS, KEYS, VERSIONS, decision_number, decision_path, shown, signature_path
 from registry.records import Decision, Entry
@@ -85,6 +85,14 @@ def read_registry(root: Path, objects: GitObjects) -> Registry:
     _verify_named(registry)
     _verify_tags(registry, objects, tags)
     return registry
+
+
+def forgotten_objects(project: Project) -> dict[str, str]:
+    """Return the md5s that signed decisions deleted, with the decision's name: nothing may bring them back."""
+    if not project.has_history:
+        return {}
+    with GitObjects(project.root) as objects:
+        return read_registry(project.root, objects).forgotten
 
 
 def _tip(root: Path, registry: Registry) -> str | None:
