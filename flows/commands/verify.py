@@ -46,7 +46,7 @@ def verify_command(
     ] = False,
     registry_key: Annotated[
         Path | None,
-        typer.Option(metavar="PEM", help="A public key you got elsewhere, which must have signed the registration."),
+        typer.Option(metavar="PEM", help="A public key you got elsewhere, which must have signed decision 1."),
     ] = None,
 ) -> None:
     """Hash every file of a run again, and compare it with the record.
