@@ -18,6 +18,7 @@ from registry.records import Decision, Entry
 from tasks.stage import PawlineError
 
 NO_BRANCH = f"no branch `{BRANCH}` says who registered it: `git fetch origin {BRANCH}:{BRANCH}`"
+UNDECIDED = "no decision known here made it: `git fetch` if somebody decided since, or else `git tag --delete {}`"
 NO_EFFECT = "not there: `git fetch --tags`; if the decision was interrupted, `pawline promote` finishes it"
 
 
@@ -217,7 +218,7 @@ def _verify_tags(registry: Registry, objects: GitObjects, tags: dict[str, str]) 
     made = {one.tag: one for one in claims if one.tag is not None}
     for tag in sorted(made.keys() | tags.keys()):
         if tag not in made:
-            registry.add("tag", tag, f"no decision made it: `git tag --delete {tag}`")
+            registry.add("tag", tag, UNDECIDED.format(tag))
         elif tag not in tags:
             registry.add("tag", tag, NO_EFFECT, status="missing")
         else:

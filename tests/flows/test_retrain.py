@@ -46,7 +46,7 @@ def test_the_champion_is_the_one_decided_on_before_anything_is_trained(recorded:
     retrain.check_ready(project)
     assert git.tags(recorded, "*") == tags
     git.git(recorded, "tag", "classifier#champion#2")
-    with pytest.raises(PawlineError, match=r"^the tag classifier#champion#2: no decision made it"):
+    with pytest.raises(PawlineError, match=r"^the tag classifier#champion#2: no decision known here made it"):
         retrain.check_ready(project)
 
 
