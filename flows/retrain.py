@@ -40,7 +40,7 @@ from lineage.why import explain
 from lineage.why_reasons import Reason
 from lineage.words import first_of
 from registry import contest, decisions, ledger
-from registry.champion import promote
+from registry.champion import finish_pending, promote
 from registry.gate import summary, verdict_markdown
 from registry.gate_page import write_page
 from registry.ledger import Ledger
@@ -92,7 +92,8 @@ def retrain(
         lock = _last_lock(project)
         sharing.pull_missing(project, lock or git.read_file(project.root, commit, "dvc.lock"))
         with worktree.opened(project, commit, lock) as folder:
-            ended = _challenge(project, commit, folder, force=force, settings=(preset, overrides or {}))
+            settings = (preset, overrides or {})
+            ended = _challenge(project, commit, folder, force=force, is_first=lock is None, settings=settings)
         return sharing.push_promoted(project, ended) if ended.name == PROMOTED else ended
     return Cancelled(message="the champion is the one it was; the next retraining carries on from here")
 
@@ -100,12 +101,16 @@ def retrain(
 def check_ready(project: Project) -> None:
     """Find out before anything is trained whether the champion could be replaced, and what would not be part of it.
 
+    Decisions that were fetched without their tags take effect first: it is the champion in force that counts.
+
     Raises:
-        PawlineError: The project has no git history, git does not know who decides, the user's key does not count, or a
-            forgotten photo would be taken again.
+        PawlineError: The project has no git history, git does not know who decides, something in the registry does not
+            count, a decision is about a commit that is not here, the user's key does not count, or a forgotten photo
+            would be taken again.
     """
     decisions.check_place(project)
     decisions.identity(project.root)
+    finish_pending(project)
     book = ledger.load(project.root)
     decisions.load_key(book)
     _check_forgotten(project, book)
@@ -139,18 +144,24 @@ def find_news(folder: Path) -> list[Reason]:
 
 
 def _challenge(
-    project: Project, commit: str, folder: Path, *, force: bool, settings: tuple[str | None, dict[str, Any]]
+    project: Project,
+    commit: str,
+    folder: Path,
+    *,
+    force: bool,
+    is_first: bool,
+    settings: tuple[str | None, dict[str, Any]],
 ) -> State[None]:
-    """Train in the worktree, and let the result stand against the champion."""
+    """Train in the worktree, and let the result stand against the champion, if there is one."""
     preset, overrides = settings
     name = experiments.free_name("retrain", also_taken=[path.name for path in worktree.REPORTS_DIR.glob("*")])
     link_outside_files(project.root.resolve(), folder, presets.apply_settings({}, overrides))
     with chdir(folder):
         pipeline(dvc_graph.always_run(), preset=preset, overrides=overrides)  # looks at the photos again
         news = find_news(folder)
-        if not news and not force:
+        if not news and not force and not is_first:
             return _ended(UNCHANGED, "photos, parameters and code are those of the last retraining: nothing to train")
-        why = _in_short(news)
+        why = _in_short(news) or ("there is no champion yet" if is_first else "nothing is new, but it was forced")
         logger.info("%s: %s", name, why)
         pipeline()
     run = worktree.keep_run(project, folder, base=commit, name=name, message=f"Retrain: {why}")
@@ -203,19 +214,25 @@ def _version_of(project: Project, run: Run, reason: str) -> Run:
 
 
 def _last_lock(project: Project) -> bytes | None:
-    """Return the dvc.lock of the last retraining, or else the champion's: what is new is new since then."""
+    """Return the dvc.lock of the last retraining, or else the champion's: what is new is new since then.
+
+    None if there is neither.
+    """
     commit = git.find_commit(project.root, LAST_RUN)
     last = Run("the last retraining", "commit", commit) if commit is not None else champion(project)
     return None if last is None else project.read(last, "dvc.lock")
 
 
 def _in_short(news: list[Reason]) -> str:
-    """Return what is new in one line, such as `new: input data/source.json; parameter data.path, features.views`."""
+    """Return what is new in one line, such as `new: input data/source.json; parameter data.path, features.views`.
+
+    Nothing if nothing is.
+    """
     kinds: dict[str, list[str]] = {reason.kind.replace("_", " "): [] for reason in news}
     for reason in news:
         kinds[reason.kind.replace("_", " ")].append(reason.about)
     parts = [f"{kind} {first_of(list(dict.fromkeys(about)), MOST_NAMED)}" for kind, about in kinds.items()]
-    return f"new: {'; '.join(parts)}" if parts else "nothing is new, but it was forced"
+    return f"new: {'; '.join(parts)}" if parts else ""
 
 
 def _tell(event: str, name: str, text: str) -> None:

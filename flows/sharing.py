@@ -14,6 +14,7 @@ from prefect.states import Completed
 from flows import artifacts, remotes
 from lineage import lockfile
 from lineage.runs import Project, Run, champion
+from lineage.verify_registry import forgotten_objects
 from registry import contest
 from tasks.stage import PawlineError
 
@@ -69,7 +70,7 @@ def pull(project: Project, remote: str, lock: bytes) -> int:
     place = remotes.find_remote(project.root, remote)
     if place.can_be_tried:
         remotes.check_reachable(place)
-    return project.store.fetch_outputs(lockfile.parse_lock(lock))
+    return project.store.fetch_outputs(lockfile.parse_lock(lock), forgotten_objects(project))
 
 
 @task(task_run_name="push", description="the new champion's files, to the remote", cache_policy=NO_CACHE)
@@ -78,4 +79,4 @@ def push(project: Project, version: Run, remote: str) -> int:
     place = remotes.find_remote(project.root, remote)
     if place.can_be_tried:
         remotes.check_access(place)
-    return project.store.push_outputs(project.lock(version), remote)
+    return project.store.push_outputs(project.lock(version), remote, forgotten_objects(project))

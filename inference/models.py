@@ -110,9 +110,10 @@ def _bring_here(project: "Project", run: "Run") -> Path:
     project.store.fetch(list(files.values()))
     contents = {path: project.store.read(md5) for path, md5 in files.items()}
     if not contents or None in contents.values():
+        again = "`dvc repro`" if run.commit is None else f"check {run.commit[:10]} out and `dvc repro`"
         raise PawlineError(
-            f"{run.name}: its export is neither in DVC's cache nor in a remote: `dvc pull` in a clone that has it, or "
-            f"`pawline verify --reproduce {run.name}` to make it again"
+            f"{run.name}: its export is neither in DVC's cache nor in a remote: `dvc push` in a clone that has it, or "
+            f"{again}"
         )
     _write_whole(folder, {path: content for path, content in contents.items() if content is not None}, lock)
     return folder

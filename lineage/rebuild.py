@@ -28,7 +28,9 @@ from tasks.stage import PawlineError
 
 PATHS = (("data", "path"), ("backbone", "path"))  # parameters that name files outside of git
 CONFIG = Path(".dvc/config.local")
-DVC_CONFIG = "[core]\n    no_scm = true\n    site_cache_dir = {folder}/site\n[cache]\n    dir = {folder}/cache\n"
+# No path of this machine: some characters, such as # and %, mean something there. `dir` is relative to the file.
+DVC_CONFIG = "[core]\n    no_scm = true\n[cache]\n    dir = cache\n"
+SITE_CACHE = Path(".dvc/site")  # what DVC remembers of files, for all users of the machine
 USER_CACHE = Path(".dvc/user-cache")
 # Every stage runs; what it wrote is hashed where it is, and not copied into a cache first.
 COMMAND = ("dvc", "repro", "--force", "--no-run-cache", "--no-commit")
@@ -134,7 +136,7 @@ def _isolate(folder: Path) -> None:
     """Give DVC and Pawline empty memories, and leave no dvc.lock by which a stage could be found done."""
     (folder / "dvc.lock").unlink(missing_ok=True)
     (folder / CONFIG).parent.mkdir(exist_ok=True)
-    (folder / CONFIG).write_text(DVC_CONFIG.format(folder=folder / ".dvc"), encoding="utf-8")
+    (folder / CONFIG).write_text(DVC_CONFIG, encoding="utf-8")
     weights = platformdirs.user_cache_path("pawline") / "weights"
     if weights.is_dir():  # checked by their digest whenever they are read; the network is needed no more than before
         (folder / USER_CACHE / "pawline").mkdir(parents=True)
@@ -161,5 +163,6 @@ def environment(folder: Path) -> dict[str, str]:
     """Return an environment in which `python` is this one and the folder's code comes first."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
-    own = {"PATH": path, "PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(folder / USER_CACHE)}
-    return {**inherited, **own, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
+    memories = {"XDG_CACHE_HOME": str(folder / USER_CACHE), "DVC_SITE_CACHE_DIR": str(folder / SITE_CACHE)}
+    own = {"PATH": path, "PYTHONPATH": str(folder), "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
+    return {**inherited, **memories, **own}

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -66,11 +66,21 @@ class Store:
         return self.object_path(md5).is_file()
 
     def where(self, md5: str) -> str | None:
-        """Return the name of the first remote that holds an object, or None."""
+        """Return the name of the first remote that holds an object, or None.
+
+        Raises:
+            PawlineError: None of those that could be asked holds it, and one could not.
+        """
+        away: PawlineError | None = None
         for name in self.remotes:
-            with dvc_errors():
-                if self._remote(name).exists(md5):
-                    return str(name)
+            try:
+                with dvc_errors():
+                    if list(self._remote(name).list_oids_exists([md5])):  # `exists` takes an error for a no
+                        return str(name)
+            except PawlineError as error:
+                away = away or error
+        if away is not None:
+            raise away
         return None
 
     def read(self, md5: str) -> bytes | None:
@@ -89,51 +99,75 @@ class Store:
         return content
 
     def fetch(self, md5s: list[str]) -> int:
-        """Bring objects from the remotes into the cache and count them; what no remote has stays missing."""
-        from dvc_data.hashfile.hash_info import HashInfo
+        """Bring objects from the remotes into the cache and count them; what no remote has stays missing.
 
-        fetched = 0
+        Raises:
+            PawlineError: Something stays missing, and a remote could not be asked.
+        """
+        fetched, away = 0, None
         for name in self.remotes:
             wanted = {md5 for md5 in md5s if not self.has(md5)}
             if not wanted:
                 break
-            with dvc_errors():
-                remote = self._remote(name)
-                there = {HashInfo("md5", md5) for md5 in remote.list_oids_exists(wanted)}
-                if there:
-                    done, failed, why = _transfer(remote, self._repo.cache.local, there)
-                    fetched += done
-                    if failed:
-                        logger.warning("%d files could not be fetched from the remote %s: %s", failed, name, why)
+            try:
+                fetched += self._fetch_from(name, wanted)
+            except PawlineError as error:
+                away = away or error
+        if away is not None and not all(map(self.has, md5s)):
+            raise away
         return fetched
 
-    def fetch_outputs(self, lock: lockfile.Lock) -> int:
-        """Bring every output of a run into the cache, as far as a remote has it, and count the files."""
-        outs = [out for stage in lock.values() for out in stage.outs]
+    def _fetch_from(self, name: str, wanted: set[str]) -> int:
+        from dvc_data.hashfile.hash_info import HashInfo
+
+        with dvc_errors():
+            remote = self._remote(name)
+            there = {HashInfo("md5", md5) for md5 in remote.list_oids_exists(wanted)}
+            done, failed, why = _transfer(remote, self._repo.cache.local, there) if there else (0, 0, "")
+        if failed:
+            logger.warning("%d files could not be fetched from the remote %s: %s", failed, name, why)
+        return done
+
+    def fetch_outputs(self, lock: lockfile.Lock, forgotten: Collection[str]) -> int:
+        """Bring every output of a run into the cache, as far as a remote has it, and count the files.
+
+        Args:
+            lock: The run.
+            forgotten: What was deleted on request and is not brought back (`lineage.verify_registry`), by md5.
+        """
+        outs = [out for stage in lock.values() for out in stage.outs if out.md5 not in forgotten]
         fetched = self.fetch([out.md5 for out in outs])
         folders = [out for out in outs if out.is_folder and self.has(out.md5)]
-        return fetched + self.fetch([md5 for each in folders for md5 in (self.list_folder(each) or {}).values()])
+        inside = [md5 for each in folders for md5 in (self.list_folder(each) or {}).values()]
+        return fetched + self.fetch([md5 for md5 in inside if md5 not in forgotten])
 
-    def push_outputs(self, lock: lockfile.Lock, remote: str) -> int:
+    def push_outputs(self, lock: lockfile.Lock, remote: str, forgotten: Collection[str]) -> int:
         """Copy every output of a run to a remote, the files of folders included; return how many were not there.
 
+        Args:
+            lock: The run.
+            remote: The remote's name.
+            forgotten: What was deleted on request and is not brought back (`lineage.verify_registry`), by md5.
+
         Raises:
-            PawlineError: The cache has not got them all, or the remote gave way.
+            PawlineError: Something is neither in the remote nor in the cache, or the remote gave way.
         """
         from dvc_data.hashfile.hash_info import HashInfo
 
-        outs = [out for stage in lock.values() for out in stage.outs]
+        outs = [out for stage in lock.values() for out in stage.outs if out.md5 not in forgotten]
         inside = [md5 for out in outs if out.is_folder for md5 in (self.list_folder(out) or {}).values()]
-        wanted = {*inside, *(out.md5 for out in outs)}
-        lost = sorted(md5 for md5 in wanted if not self.has(md5))
-        if lost:
-            raise PawlineError(
-                f"{len(lost)} files are not in the cache, such as {lost[0]}: `pawline verify` names them"
-            )
+        wanted = {*inside, *(out.md5 for out in outs)}.difference(forgotten)
         with dvc_errors():
             odb = self._remote(remote)
-            new = {HashInfo("md5", md5) for md5 in wanted.difference(odb.list_oids_exists(wanted))}
-            done, failed, why = _transfer(self._repo.cache.local, odb, new)
+            new = wanted.difference(odb.list_oids_exists(wanted))
+        lost = sorted(md5 for md5 in new if not self.has(md5))
+        if lost:
+            raise PawlineError(
+                f"{len(lost)} files are neither in the remote {remote} nor in the cache, such as {lost[0]}: `pawline "
+                "verify VERSION` names them"
+            )
+        with dvc_errors():
+            done, failed, why = _transfer(self._repo.cache.local, odb, {HashInfo("md5", md5) for md5 in new})
         if failed:
             raise PawlineError(
                 f"{failed} files could not be copied to the remote {remote} ({why}): run this again for the rest"

@@ -123,8 +123,10 @@ def _check_evaluation(copies: Copies) -> list[str]:
         wrong.append(f"{said}, and {PREDICTIONS} gives {accuracy} of {len(rows)}")
     images = _rows(copies, IMAGES, ["id", "label", "status", "split"])
     wanted = {(row["id"], row["label"]) for row in images if row["status"] == "kept" and row["split"] == noted["split"]}
-    if {(row["id"], row["label"]) for row in rows} != wanted or {row["split"] for row in rows} != {noted["split"]}:
-        wrong.append(f"{PREDICTIONS} is not of the {noted['split']} photos of {IMAGES}, with their labels")
+    found = [(row["id"], row["label"]) for row in rows]
+    once = len(found) == len(wanted)  # a photo that is counted twice would be in a set once
+    if set(found) != wanted or not once or {row["split"] for row in rows} != {noted["split"]}:
+        wrong.append(f"{PREDICTIONS} is not of the {noted['split']} photos of {IMAGES}, each once, with their labels")
     return wrong
 
 

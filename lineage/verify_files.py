@@ -47,7 +47,8 @@ class Outputs:
         self.digests: dict[str, dict[str, Digest]] = {}
         self.is_whole = False
         self._project, self._hasher, self._forgotten = project, hasher, forgotten or {}
-        self._here, self._is_workspace = _here(project, run, lock), run.commit is None
+        self._run, self._is_workspace = run, run.commit is None
+        self._here = _here(project, run, lock)
         self._way_back = cache(self._find_way_back)  # each question to a remote is asked once
         self._counted: set[tuple[int, int]] = set()
 
@@ -80,7 +81,7 @@ class Outputs:
             return None
         try:
             listing = lockfile.parse_folder(path.read_bytes())
-        except (ValueError, KeyError, TypeError):
+        except PawlineError:
             return None
         return listing if all(isinstance(text, str) for text in (*listing, *listing.values())) else None
 
@@ -205,13 +206,17 @@ class Outputs:
 
     def _find_way_back(self, out: LockedPath) -> str:
         """Say where an output can be had from; DVC pushes a folder's list last, so it stands for the folder's files."""
+        # `dvc pull` and `dvc repro` are about what is checked out.
+        commit = self._run.commit
+        fetch = f"`dvc pull {out.path}`" if commit is None else f"`pawline verify {self._run.name} --fetch`"
         try:
             remote = self._project.store.where(out.md5)
         except PawlineError as error:
-            return f"`dvc pull {out.path}`, if a remote has it ({error})"
-        if remote is None:
-            return "`dvc repro`, or `pawline verify --reproduce` (no remote has it)"
-        return f"`dvc pull --remote {remote} {out.path}`"
+            return f"{fetch}, if a remote has it ({error})"
+        if remote is not None:
+            return f"`dvc pull --remote {remote} {out.path}`" if commit is None else fetch
+        again = "" if commit is None else f"check {commit[:10]} out and "
+        return f"{again}`dvc repro` (no remote has it)"
 
     def _shown(self, path: Path) -> str:
         root = self._project.root.resolve()

@@ -11,13 +11,14 @@ from pydantic import ValidationError
 from lineage import git
 from lineage.git_objects import CommitFiles, GitObjects, ObjectError
 from lineage.links import Kind, Link, Status
-from lineage.runs import ARTIFACT
+from lineage.runs import ARTIFACT, Project
 from registry import ledger, signing
 from registry.ledger import BRANCH, DECISIONS, KEYS, VERSIONS, decision_number, decision_path, shown, signature_path
 from registry.records import Decision, Entry
 from tasks.stage import PawlineError
 
 NO_BRANCH = f"no branch `{BRANCH}` says who registered it: `git fetch origin {BRANCH}:{BRANCH}`"
+UNDECIDED = "no decision known here made it: `git fetch` if somebody decided since, or else `git tag --delete {}`"
 NO_EFFECT = "not there: `git fetch --tags`; if the decision was interrupted, `pawline promote` finishes it"
 
 
@@ -85,6 +86,14 @@ def read_registry(root: Path, objects: GitObjects) -> Registry:
     _verify_named(registry)
     _verify_tags(registry, objects, tags)
     return registry
+
+
+def forgotten_objects(project: Project) -> dict[str, str]:
+    """Return the md5s that signed decisions deleted, with the decision's name: nothing may bring them back."""
+    if not project.has_history:
+        return {}
+    with GitObjects(project.root) as objects:
+        return read_registry(project.root, objects).forgotten
 
 
 def _tip(root: Path, registry: Registry) -> str | None:
@@ -209,7 +218,7 @@ def _verify_tags(registry: Registry, objects: GitObjects, tags: dict[str, str]) 
     made = {one.tag: one for one in claims if one.tag is not None}
     for tag in sorted(made.keys() | tags.keys()):
         if tag not in made:
-            registry.add("tag", tag, f"no decision made it: `git tag --delete {tag}`")
+            registry.add("tag", tag, UNDECIDED.format(tag))
         elif tag not in tags:
             registry.add("tag", tag, NO_EFFECT, status="missing")
         else:

@@ -39,23 +39,23 @@ def rollback(project: Project, *, to: Run | None, reason: str) -> Decision | Non
         reason: Why, in the decider's words; may be empty.
 
     Returns:
-        The decision: an interrupted rollback that was just finished, if there was one and `to` is None. None if `to` is
-        the champion already.
+        The decision: the interrupted rollback that was just finished, if that was the last decision and `to` is None.
+        None if `to` is the champion already.
 
     Raises:
         PawlineError: There was no champion before, or `to` never was.
     """
     with deciding(project) as finished:
-        rolled_back = [decision for decision in finished if decision.action == "rollback"]
-        if to is None and rolled_back:
-            return rolled_back[-1]
-        line = champions(load(project.root))
+        book = load(project.root)
+        if to is None and finished and finished[-1].action == "rollback" and finished[-1] == book.decisions[-1]:
+            return finished[-1]
+        line = champions(book)
         if to is None and len(line) < 2:
             raise PawlineError("there is no champion before the current one: `pawline models --history` has them all")
         name = line[-2] if to is None else to.name
         if name not in line:
             raise PawlineError(f"{name} was no champion before this one: `pawline promote {name}` makes it one")
-        target = to or _version(load(project.root), name)
+        target = to or _version(book, name)
         return _make_champion(project, target, "rollback", reason)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from lineage import git
 from lineage.git_objects import GitObjects
-from lineage.runs import Project
-from lineage.verify_registry import read_registry
+from lineage.runs import ARTIFACT, CHAMPION, Project
+from lineage.verify_registry import Registry, read_registry
 from registry import branch, signing
 from registry.ledger import KEYS, Ledger, decision_path, load, signature_path
 from registry.records import Action, Decision
@@ -59,8 +59,8 @@ def deciding(project: Project) -> Iterator[list[Decision]]:
         The decisions that were finished.
 
     Raises:
-        PawlineError: There is no registry to write to here, something in it does not count, or an interrupted decision
-            cannot be finished.
+        PawlineError: There is no registry to write to here, something in it does not count, a tag says otherwise than
+            it, or an interrupted decision cannot be finished.
     """
     check_place(project)
     path = project.root / LOCK_PATH
@@ -231,6 +231,24 @@ def _check_all_count(book: Ledger) -> None:
             )
     if broken:
         raise PawlineError(f"{broken[0].name} of the registry: {broken[0].detail}: `pawline verify`")
+    _check_tags(book, registry)
+
+
+def _check_tags(book: Ledger, registry: Registry) -> None:
+    """Make sure that no tag says otherwise than the decisions: to make or move one takes no key.
+
+    A version that was tagged without Pawline is left alone: it can be no champion.
+    """
+    made = {decision.tag for decision in book.decisions}
+    for link in registry.links:
+        if link.kind != "tag" or link.status != "tampered":
+            continue
+        if link.name in made:
+            raise PawlineError(
+                f"the tag {link.name}: {link.detail}: `git tag --delete {link.name}`, and the next command makes it"
+            )
+        if link.name.startswith(f"{ARTIFACT}#{CHAMPION}#"):
+            raise PawlineError(f"the tag {link.name}: {link.detail}")
 
 
 def _check_commit(root: Path, commit: str | None, what: str) -> None:

@@ -17,8 +17,10 @@ def push_command(
     """Copy the files of every version to a remote.
 
     Whatever remote was configured when a version was made: `dvc push --all-tags` asks the configuration of each tag's
-    commit, and passes over versions that are older than the remote. What is there already is not copied again. A folder
-    that is not there, such as a share that is not mounted, is not made: `pawline remote add` does that.
+    commit, and passes over versions that are older than the remote. What is there already is not copied again, and what
+    was forgotten (`pawline forget`) not at all. A version whose files are neither there nor here is named, the others
+    are copied, and the exit code is 1. A folder that is not there, such as a share that is not mounted, is not made:
+    `pawline remote add` does that.
 
     \b
     Examples:
@@ -28,6 +30,7 @@ def push_command(
     enter_project()
     from flows import remotes
     from lineage.runs import Project, versions
+    from lineage.verify_registry import forgotten_objects
 
     project = Project(Path.cwd())
     known = project.store.remotes
@@ -44,7 +47,15 @@ def push_command(
                 "no version is registered here, so there is nothing to copy: `pawline register` makes the last "
                 "committed run one (in a clone, `git fetch --tags`)"
             )
+        forgotten, failed = forgotten_objects(project), False
         for version in registered:
-            copied = project.store.push_outputs(project.lock(version), remote or known[0])
+            try:
+                copied = project.store.push_outputs(project.lock(version), remote or known[0], forgotten)
+            except PawlineError as error:  # the other versions can be copied all the same
+                typer.echo(f"{version.name}: {error}", err=True)
+                failed = True
+                continue
             typer.echo(f"{version.name}: {copied or 'no'} files copied to {remote or known[0]}")
+    if failed:
+        raise typer.Exit(1)
     typer.echo("next: `git push origin registry --tags`; who clones then checks with `pawline verify VERSION --fetch`")

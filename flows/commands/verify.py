@@ -46,7 +46,7 @@ def verify_command(
     ] = False,
     registry_key: Annotated[
         Path | None,
-        typer.Option(metavar="PEM", help="A public key you got elsewhere, which must have signed the registration."),
+        typer.Option(metavar="PEM", help="A public key you got elsewhere, which must have signed decision 1."),
     ] = None,
 ) -> None:
     """Hash every file of a run again, and compare it with the record.
@@ -77,6 +77,7 @@ def verify_command(
     here = enter_project()
     from lineage import busy, links, runs
     from lineage.verify import verify
+    from lineage.verify_registry import forgotten_objects
 
     project = runs.Project(Path.cwd())
     run = runs.find_from(project, what, here)
@@ -84,7 +85,7 @@ def verify_command(
     key = None if registry_key is None else here / registry_key
     with interruptible("nothing was changed"):
         if fetch:
-            project.store.fetch_outputs(project.lock(run))
+            project.store.fetch_outputs(project.lock(run), forgotten_objects(project))
         before = busy.look(project.root)
         found = verify(project, run, progress=True, registry_key=key)
         if not links.all_hold(found):

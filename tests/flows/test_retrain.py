@@ -6,7 +6,7 @@ import pytest
 
 from flows import dvc_graph, retrain, worktree
 from lineage import git
-from lineage.runs import WORKSPACE, Project
+from lineage.runs import WORKSPACE, Project, experiments
 from registry import decisions, ledger
 from tasks.stage import PawlineError
 from tests.flows.conftest import FAILS, PARAMS, dvc
@@ -29,6 +29,25 @@ def test_nothing_is_trained_before_it_is_known_who_decides(recorded: Path, monke
     git.git(recorded, "config", "--unset", "user.name")
     with pytest.raises(PawlineError, match=r"^git does not know who decides: `git config user\.name NAME`"):
         retrain.check_ready(Project(recorded))
+
+
+def test_the_champion_is_the_one_decided_on_before_anything_is_trained(recorded: Path) -> None:
+    project = Project(recorded)
+    head = git.find_commit(recorded, "HEAD")
+    for plan in (
+        decisions.Plan("register", "v1.0.0", head, "classifier@v1.0.0", ""),
+        decisions.Plan("promote", "v1.0.0", head, "classifier#champion#1", ""),
+    ):
+        with decisions.deciding(project):
+            book = ledger.load(recorded)
+            decisions.decide(book, plan, decisions.load_key(book))
+    tags = git.tags(recorded, "*")
+    git.git(recorded, "tag", "--delete", *tags)  # as in a clone of what was pushed without them
+    retrain.check_ready(project)
+    assert git.tags(recorded, "*") == tags
+    git.git(recorded, "tag", "classifier#champion#2")
+    with pytest.raises(PawlineError, match=r"^the tag classifier#champion#2: no decision known here made it"):
+        retrain.check_ready(project)
 
 
 def test_a_forgotten_photo_is_not_taken_again(recorded: Path) -> None:
@@ -95,6 +114,16 @@ def test_a_run_that_fails_changes_no_champion_and_the_next_one_carries_on(record
     assert (left / "right.txt").exists(), "what was done is there for the next one"
     assert Path.cwd() == recorded
     worktree.remove(recorded, left)
+
+
+@pytest.mark.usefixtures("prefect_url")
+def test_what_is_committed_stands_before_the_gate_once_if_there_is_no_champion(recorded: Path) -> None:
+    with pytest.raises(PawlineError, match=r"is missing: the challenger's run is not finished"):  # no classifier here
+        retrain.retrain()
+    (run,) = experiments(Project(recorded))
+    assert git.git(recorded, "log", "-1", "--format=%s", run.commit or "") == b"Retrain: there is no champion yet\n"
+    git.point(recorded, retrain.LAST_RUN, run.commit or "")  # as if it had been refused
+    assert retrain.retrain(return_state=True).name == "Unchanged"
 
 
 def test_the_stages_that_look_outside_are_asked_first(recorded: Path) -> None:

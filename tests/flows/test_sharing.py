@@ -14,6 +14,8 @@ from lineage.runs import Project, find_run
 from registry.champion import promote
 from registry.register import register
 from tasks.stage import PawlineError
+from tests.flows.commands.test_push import forget
+from tests.kept_runs import keep, keep_run, make_project, md5_of
 from tests.s3 import Bucket, free_port
 from tests.test_remote_storage import clone, share
 
@@ -95,3 +97,18 @@ def test_a_remote_that_is_away_stops_only_who_needs_it(
     with pytest.raises(PawlineError, match=r"^v1\.0\.0, the champion, is needed \(Could not connect") as error:
         begin(other)
     assert "\n" not in str(error.value)
+
+
+def test_what_was_forgotten_is_neither_fetched_nor_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    project = make_project(tmp_path / "here", "far")
+    version = keep_run(project, {"raw": {"a": b"photos", "b": b"the photo"}}, "v1.0.0")
+    project.store.push_outputs(project.lock(version), "far", ())
+    forget(project, b"the photo")
+    shutil.rmtree(project.root / ".dvc/cache")
+    assert sharing.pull.fn(project, "far", (project.root / "dvc.lock").read_bytes()) == 2, "one is the list of files"
+    assert not project.store.has(md5_of(b"the photo"))
+    shutil.rmtree(tmp_path / "far")
+    (tmp_path / "far").mkdir()
+    keep(project, b"the photo")
+    assert sharing.push.fn(project, version, "far") == 2

@@ -116,6 +116,15 @@ def rebuild(project: Project, what: str | None) -> tuple[Reproduction, list[str]
     return reproduction, lines
 
 
+def test_a_project_is_rebuilt_whatever_characters_its_path_has(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(template, tmp_path / "cats, dogs #2 %(all)s", symlinks=True)
+    monkeypatch.chdir(tmp_path / "cats, dogs #2 %(all)s/project")
+    reproduction, _ = rebuild(Project(Path.cwd()), "HEAD")
+    assert reproduction.identical
+
+
 def test_a_commit_is_rebuilt_from_the_photos_and_nothing_else(project: Project) -> None:
     for leftover in ("first", "middle.txt", "last.txt"):  # DVC's cache would serve these
         assert (project.root / leftover).exists()

@@ -11,6 +11,8 @@ import pytest
 from lineage import lockfile
 from lineage.store import Store, dvc_errors, file_md5
 from tasks.stage import PawlineError
+from tests.kept_runs import keep_run, make_project, md5_of
+from tests.s3 import KEYS, free_port
 from tests.test_pipeline import run
 
 METRICS = "reports/metrics/evaluation.json"
@@ -62,6 +64,60 @@ def test_bytes_come_from_the_cache_then_from_a_remote_and_are_checked(three_runs
     replace(store.object_path(md5), b"{}")
     with pytest.raises(PawlineError, match=f"^tampered: .*{md5[2:]} does not hold what its name says"):
         store.read_path(lock, METRICS)
+
+
+def in_remote(folder: Path) -> set[bytes]:
+    """What a remote that is a folder has, but for lists of files."""
+    return {path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".dir"}
+
+
+def test_what_was_forgotten_is_neither_pushed_nor_fetched(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "here", "far")
+    version = keep_run(project, {"raw": {"a": b"photos", "b": b"the photo"}, "page.html": b"a page"}, "v1.0.0")
+    lock, store, cache = project.lock(version), project.store, tmp_path / "here/.dvc/cache"
+    forgotten = {md5_of(b"the photo"), md5_of(b"a page")}
+    assert store.push_outputs(lock, "far", forgotten) == 2, "the list of files is one of them"
+    assert in_remote(tmp_path / "far") == {b"photos"}
+    assert store.push_outputs(lock, "far", ()) == 2
+    shutil.rmtree(cache)
+    assert store.fetch_outputs(lock, forgotten) == 2
+    assert in_remote(cache) == {b"photos"}
+
+
+def test_what_the_remote_has_is_pushed_already_and_what_is_nowhere_is_said(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "here", "far")
+    version = keep_run(project, {"raw": {"a": b"photos", "b": b"more"}}, "v1.0.0")
+    lock, store = project.lock(version), project.store
+    store.push_outputs(lock, "far", ())
+    shutil.rmtree(tmp_path / "here/.dvc/cache")  # as in a clone
+    assert store.push_outputs(lock, "far", ()) == 0
+    shutil.rmtree(tmp_path / "far")
+    (tmp_path / "far").mkdir()
+    with pytest.raises(
+        PawlineError, match=r"^2 files are neither in the remote far nor in the cache, such as \w{32}: "
+    ):
+        store.push_outputs(lock, "far", ())
+
+
+def test_a_remote_that_is_away_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    for name, value in (KEYS | {"AWS_ENDPOINT_URL": nobody, "AWS_MAX_ATTEMPTS": "1"}).items():
+        monkeypatch.setenv(name, value)
+    project = make_project(tmp_path / "here", "away", "near")
+    version = keep_run(project, {"a": b"one", "b": b"two"}, "v1.0.0")
+    lock, md5 = project.lock(version), md5_of(b"one")
+    project.store.push_outputs(lock, "near", ())
+    (tmp_path / "here/.dvc/config.local").write_text("['remote \"away\"']\nurl = s3://away/cache\n")
+    shutil.rmtree(tmp_path / "here/.dvc/cache")
+    store = Store(tmp_path / "here")
+    assert store.remotes == ["away", "near"]
+    assert store.where(md5) == "near"
+    assert store.read(md5) == b"one"
+    assert store.fetch_outputs(lock, ()) == 1
+    with pytest.raises(PawlineError, match=nobody):
+        store.where(md5_of(b"three"))
+    with pytest.raises(PawlineError, match=nobody):
+        store.fetch([md5, md5_of(b"three")])
 
 
 def test_a_project_without_git_has_a_store_too(tmp_path: Path) -> None:
@@ -117,7 +173,7 @@ def test_a_remote_that_takes_nothing_is_one_line_without_its_password(
         with pytest.raises(
             PawlineError, match=r"^\d+ files could not be copied to the remote web \(.+\): run"
         ) as caught:
-            Store(three_runs).push_outputs(read_lock(three_runs), "web")
+            Store(three_runs).push_outputs(read_lock(three_runs), "web", ())
         server.shutdown()
     said = str(caught.value) + "".join(capfd.readouterr())
     assert f"***@127.0.0.1:{server.server_port}" in said

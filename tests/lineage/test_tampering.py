@@ -287,8 +287,10 @@ def test_a_clone_is_verified_once_it_has_pulled_and_says_before_what_to_pull(reg
     git(tmp_path, "clone", "--quiet", str(registered), str(clone))
     version = find_run(Project(clone), "v2")
     before = [link for link in verify_again(clone, version) if not link.holds]
-    assert {link.detail for link in before} == {f"`dvc pull --remote shared {link.name}`" for link in before}
+    assert {link.detail for link in before} == {"`pawline verify v2.0.0 --fetch`"}
     assert {link.status for link in before} == {"missing"}
-    run_command(["dvc", "pull", "--quiet"], clone)
-    assert not broken(verify_again(clone))
+    project = Project(clone)
+    project.store.fetch_outputs(project.lock(version), ())
     assert not broken(verify_again(clone, version))
+    run_command(["dvc", "checkout", "--quiet"], clone)
+    assert not broken(verify_again(clone))

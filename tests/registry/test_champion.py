@@ -11,25 +11,28 @@ from datetime import datetime
 from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 
 from flows.cli import app
+from lineage.records import Artifact, EnvironmentRecord, Lineage, SourceRecord
 from lineage.runs import MODEL_PATH, Project, Run, find_run
 from lineage.runs import champion as current_champion
 from lineage.schemas import schema
 from lineage.store import file_md5
 from registry import champion, register
 from registry.champion import champions, finish_pending, promote, rollback
+from registry.decisions import Plan, decide, deciding, load_key
 from registry.gate import Entrant, Tally, judge
 from registry.ledger import load
-from registry.records import Answers, Verdict
+from registry.records import Answers, Entry, Verdict
 from registry.signing import KEY_VARIABLE
 from tasks.params import check_params
 from tasks.stage import PawlineError
 from tests.conftest import ROOT
-from tests.registry.test_branch import git
+from tests.registry.test_branch import git, make_repository
 
 TOOLS = Path(sys.executable).parent
 WRITING = ("hash-object", "mktree", "commit-tree", "update-ref", "mktag")
@@ -134,6 +137,55 @@ def look_from_a_clone(project: Project, tmp_path: Path) -> None:
     assert [decision.number for decision in finish_pending(clone)] == list(range(1, 11))
     assert git(clone.root, "for-each-ref", "refs/tags") == tags
     assert not (tmp_path / "nobody").exists()
+
+
+def entry(name: str, commit: str) -> Entry:
+    """A version's entry that says as little as it may."""
+    facts: dict[str, Any] = dict.fromkeys(("version", "commit", "counts", "weights", "metrics"))
+    nothing: dict[str, Any] = dict.fromkeys(("python", "machine", "threads", "engine", "precision", "lock_file"))
+    lineage = Lineage(
+        **facts,
+        name=name,
+        kind="version",
+        uncommitted=[],
+        model=Artifact(path=MODEL_PATH, md5="0", bytes=1),
+        stages=[],
+        source=SourceRecord(params={}, fingerprint=None),
+        environment=EnvironmentRecord(**nothing, processor_features=[], packages={}),
+        missing=[],
+    )
+    return Entry(version=name, commit=commit, sha256={}, lineage=lineage)
+
+
+def put_on_record(project: Project, name: str) -> None:
+    """Register the last commit, without the files of a run."""
+    with deciding(project):
+        book, commit = load(project.root), git(project.root, "rev-parse", "HEAD")
+        files = {f"versions/{name}/entry.json": entry(name, commit).model_dump_json().encode()}
+        decide(book, Plan("register", name, commit, f"classifier@{name}", "", files), load_key(book))
+
+
+def test_a_rollback_that_arrived_without_its_tag_is_not_the_one_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    project = Project(make_repository(tmp_path / "here"))
+    for name in ("v1.0.0", "v2.0.0", "v3.0.0"):
+        put_on_record(project, name)
+        git(project.root, "commit", "--quiet", "--allow-empty", "--message", "Go on")
+    for name in ("v1", "v2"):
+        promote(project, version(project, name), reason="")
+    assert rollback(project, to=None, reason="v2 is bad") is not None
+    promote(project, version(project, "v3"), reason="")
+    # As in a clone of somebody who pushed the branch and not the tags.
+    git(project.root, "tag", "--delete", *git(project.root, "tag").split())
+    decision = rollback(project, to=None, reason="v3 is bad")
+    assert decision is not None
+    assert (decision.version, decision.reason, decision.details) == ("v1.0.0", "v3 is bad", {"before": "v3.0.0"})
+    assert champion_name(project) == "v1.0.0"
+    git(project.root, "tag", "--delete", decision.tag or "")
+    assert rollback(project, to=None, reason="once more") == decision, "it was interrupted"
 
 
 def verdict_for(project: Project, name: str, against: str | None, **changes: object) -> Verdict:

@@ -218,6 +218,27 @@ def test_a_decision_that_nobody_signed_does_not_take_effect(project: Project) ->
     assert "is not the one that it was made after" in broken(read(project))["decisions/0002.json"]
 
 
+def test_a_tag_that_says_otherwise_than_the_decisions_stops_the_next_one(project: Project) -> None:
+    make(project, "classifier@v1.0.0")
+    before = git(project.root, "for-each-ref", "refs/tags")
+    git(project.root, "commit", "--quiet", "--all", "--message", "Go on")
+    git(project.root, "tag", "classifier#champion#99")
+    with pytest.raises(
+        PawlineError, match=r"^the tag classifier#champion#99: no decision known here made it: .* `git tag --delete cl"
+    ):
+        make(project, None)
+    git(project.root, "tag", "--delete", "classifier#champion#99")
+
+    git(project.root, "tag", "--force", "classifier@v1.0.0")
+    with pytest.raises(PawlineError, match=r"^the tag classifier@v1\.0\.0: not the tag that .*: `(.*)`, and the next"):
+        make(project, None)
+    git(project.root, "tag", "--delete", "classifier@v1.0.0")
+    assert len(make(project, None).decisions) == 2
+    assert git(project.root, "for-each-ref", "refs/tags") == before, "the advice was right"
+    git(project.root, "tag", "classifier@v0.9.0")  # without Pawline
+    assert len(make(project, None).decisions) == 3
+
+
 @pytest.mark.parametrize("name", ["00002.json", "2.json", "0002.json.json", "0002.JSON", "notes.md", "x/0002.json"])
 def test_a_decision_has_one_spelling(project: Project, name: str) -> None:
     book = make(project, None)
