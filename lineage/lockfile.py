@@ -111,7 +111,7 @@ def parse_folder(content: bytes) -> dict[str, str]:
     """
     try:
         files = {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
-        if not all(_leads_inside(path) for path in files):
+        if not all(_leads_inside(path) and isinstance(md5, str) for path, md5 in files.items()):
             raise ValueError
         return files
     except (AttributeError, KeyError, TypeError, ValueError) as error:

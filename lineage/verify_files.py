@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from lineage import lockfile
 from lineage.hashing import Digest, Hasher, unreadable
@@ -80,10 +80,9 @@ class Outputs:
         if digest is None or digest.md5 + FOLDER_SUFFIX != out.md5:
             return None
         try:
-            listing = lockfile.parse_folder(path.read_bytes())
+            return lockfile.parse_folder(path.read_bytes())
         except PawlineError:
             return None
-        return listing if all(isinstance(text, str) for text in (*listing, *listing.values())) else None
 
     def _work(self, out: LockedPath) -> dict[str, Path]:
         """Return what is in the workspace's copy of a folder, by path inside it, whatever was on record."""
@@ -96,7 +95,7 @@ class Outputs:
         digests = {name: self._hasher.digest(path) for name, path in work.items()}
         found = {name: digest.md5 for name, digest in digests.items() if digest is not None}
         listing = found if kept is None and hash_listing(found) == out.md5 else kept
-        if listing is None or not all(map(_stays_inside, listing)):
+        if listing is None:
             return [self._listing_link(out, listing)]
         files = [self._file(out, f"{out.path}/{name}", md5) for name, md5 in listing.items()]
         extra = [
@@ -122,7 +121,7 @@ class Outputs:
             detail = f"no folder is in its place: {self._repair(out, {WORKSPACE: work}, has_copy=listing is not None)}"
         elif listing is None and digest is None:
             status, detail = self._nowhere(out, out.md5)
-        elif listing is None or not all(map(_stays_inside, listing)):
+        elif listing is None:
             detail = f"its list of files is none, or names files outside of it: {self._shown(path)}"
         elif self._is_workspace and not os.path.lexists(work):
             status, detail = "missing", _checkout(out)
@@ -269,11 +268,6 @@ def _checkout(out: LockedPath) -> str:
 def _twins(digests: dict[str, Digest]) -> str:
     found = " and ".join(f"in the {place} {digest.sha256}" for place, digest in digests.items())
     return f"files of one md5 and different SHA-256, so that one was made to be taken for the other: {found}"
-
-
-def _stays_inside(name: str) -> bool:
-    path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
 def _inode(path: Path) -> tuple[int, int]:
