@@ -16,7 +16,7 @@ from lineage.store import Store, dvc_errors
 from tasks.stage import PawlineError
 from tasks.store_urls import without_secrets
 
-CACHE = "cache"
+CACHE = "DVC's cache"  # no remote can have that name: DVC spells them all in lower case
 OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
 DVC_TMP = Path(".dvc/tmp")
 EXPERIMENTS = DVC_TMP / "exps"  # DVC runs experiments outside of the workspace below it
@@ -28,7 +28,7 @@ class Place:
     """One place.
 
     Attributes:
-        name: `cache`, or the remote's name.
+        name: `CACHE`, or the remote's name.
         odb: DVC's object database there.
     """
 

@@ -98,11 +98,11 @@ def _pages_without_version(project: "Project") -> dict[Path, int]:
 
 
 def _freed(project: "Project", plan: "Plan", pages: dict[Path, int]) -> Iterable[str]:
-    from registry import retention
+    from registry import places, retention
 
     for place, objects in plan.free.items():
         if objects:
-            yield f"goes from {'the cache' if place == 'cache' else f'the remote {place}'}:"
+            yield f"goes from {'the cache' if place == places.CACHE else f'the remote {place}'}:"
             lots = retention.describe(project, objects)
             yield from _shortened(
                 f"  {size(lot.bytes):>8}  {lot.objects:6,} object{'s' if lot.objects != 1 else ' '}  {lot.what}"

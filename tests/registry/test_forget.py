@@ -11,6 +11,7 @@ from registry import decisions, forget, ledger, places
 from registry.forget import Plan
 from tasks.image_table import read_images
 from tasks.stage import PawlineError
+from tests.one_run import photo
 from tests.registry.test_holders import a_photo, objects_that_contain, photo_bytes
 from tests.registry.test_places import add_remote, at_work, writing
 
@@ -48,7 +49,7 @@ def test_interrupted_before_the_record_it_is_finished_by_the_same_request(three_
         "tfrecords",
         "index.html",
     ]
-    assert first.held["cache"] == first.held["backup"] != {}
+    assert first.held[places.CACHE] == first.held["backup"] != {}
     with at_work() as pid, places.opened(Project(three_runs).store) as opened:
         Path(".dvc/tmp/rwlock").write_text(writing("data/raw", pid))
         with pytest.raises(PawlineError, match=rf"^sleep 60 is at work here \(pid {pid}\)"):
@@ -76,7 +77,7 @@ def holds(path: Path, content: bytes) -> bool:
 def test_the_record_does_not_claim_what_did_not_happen(three_runs: Path) -> None:
     plan = plan_for(three_runs, a_photo(split="val").id)
     kept = next(iter(plan.holders))
-    held = {"cache": {md5: size for md5, size in plan.held["cache"].items() if md5 != kept}}
+    held = {places.CACHE: {md5: size for md5, size in plan.held[places.CACHE].items() if md5 != kept}}
     delete(three_runs, Plan(**{**vars(plan), "held": held}))
     assert record(three_runs, plan, {"backup": "unplugged"}) == {
         "ids": list(plan.ids),
@@ -107,3 +108,16 @@ def test_near_duplicates_are_named_and_stay(three_runs: Path) -> None:
     plan = plan_for(three_runs, like.group)
     assert [(row.id, row.path) for row in plan.near] == [(like.id, like.path)]
     assert plan_for(three_runs, like.group, like.id).near == []
+
+
+def id_of(number: int) -> str:
+    return hashlib.sha256(photo(number)).hexdigest()
+
+
+def test_a_remote_called_cache_does_not_stand_for_the_cache(one_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "backup").mkdir()
+    add_remote(one_run, "cache", tmp_path / "backup")
+    plan = plan_for(one_run, id_of(0))
+    assert (plan.held["cache"], plan.is_gone) == ({}, False)
+    delete(one_run, plan)
+    assert list(objects_that_contain(one_run, photo(0))) == []

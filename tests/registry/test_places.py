@@ -32,7 +32,7 @@ def test_what_is_where_and_deleting_it(three_runs: Path, tmp_path: Path) -> None
     (three_runs / ".dvc/cache/files/md5/ab/unfinished.tmp").write_bytes(b"DVC's own")
     store = Project(three_runs).store
     with places.opened(store) as opened:
-        assert [place.name for place in opened.all] == ["cache", "backup", "fresh"]
+        assert [place.name for place in opened.all] == [places.CACHE, "backup", "fresh"]
         assert opened.unreachable == {"unplugged": f"{tmp_path / 'unplugged'} is not there"}
         assert store.remotes == ["backup", "fresh"]
         objects = opened.cache.objects()
