@@ -39,7 +39,8 @@ class Plan:
         uses: The runs that used them, and how.
         unknown: Runs whose image table is nowhere, so that nobody can say whether they used them.
         sources: `data.source` and `data.path` of the runs that took them.
-        holders: The objects that hold something of them, md5 to path, whether they are still anywhere or not.
+        holders: The objects that hold something of them, or may, md5 to path, whether they are still anywhere or not.
+        certain: Those of them that do for certain.
         held: Those that are still there, by place: md5 to bytes.
         copies: The workspace's files that hold something of them.
         earlier: Decisions to forget any of them, the first one first.
@@ -52,6 +53,7 @@ class Plan:
     unknown: list[str]
     sources: list[tuple[str, str]]
     holders: dict[str, str]
+    certain: frozenset[str]
     held: dict[str, dict[str, int]]
     copies: list[Path]
     earlier: list[Decision]
@@ -118,7 +120,8 @@ def make_plan(project: Project, places: Places, book: Ledger, wanted: Sequence[s
     earlier = [decision for decision in book.decisions if decision.action == "forget"]
     forgotten = {image_id for decision in earlier for image_id in decision.details["ids"]}
     ids = _resolve(wanted, {row.id for row in rows} | forgotten)
-    held_by = holders.find_holders(project.store, records, photos)
+    found_holders = holders.find_holders(project.store, records, photos)
+    held_by = {holder.md5: holder.path for holder in found_holders}
     uses = holders.find_uses(records, photos)
     return Plan(
         ids=ids,
@@ -128,6 +131,7 @@ def make_plan(project: Project, places: Places, book: Ledger, wanted: Sequence[s
         unknown=_unknown(records, photos.keys()),
         sources=_sources(records, uses),
         holders=held_by,
+        certain=frozenset(holder.md5 for holder in found_holders if holder.certain),
         held={place.name: place.sizes(held_by) for place in places.all},
         copies=_copies(project.root, held_by, rows),
         earlier=[decision for decision in earlier if set(ids) & set(decision.details["ids"])],
@@ -161,7 +165,7 @@ def delete(project: Project, places: Places, plan: Plan) -> dict[str, str]:
 def record(
     plan: Plan, places: Places, unreachable: dict[str, str], reason: str, *, book: Ledger, key: SigningKey
 ) -> Decision:
-    """Put on record what was forgotten; only what is really gone is named.
+    """Put on record what was forgotten; only what is really gone is named, and held the photos or was deleted here.
 
     Args:
         plan: What was found.
@@ -173,11 +177,14 @@ def record(
     """
     reached = [place for place in places.all if place.name not in unreachable]
     left = {md5 for place in reached for md5 in place.sizes(plan.holders)}
+    deleted = {md5 for place in reached for md5 in plan.held[place.name]}
+    # What was seen nowhere may have been deleted by an interrupted request, or be in a remote that is away.
+    gone = deleted if unreachable else deleted | plan.certain
     details = {
         "ids": list(plan.ids),
         "versions": [use.run.name for use in plan.trained if use.run.kind == "version"],
         "runs": [use.run.name for use in plan.uses],
-        "objects": sorted(plan.holders.keys() - left),
+        "objects": sorted(gone - left),
         "unreachable": sorted(unreachable),
     }
     return decisions.decide(book, decisions.Plan("forget", None, None, None, reason, details=details), key)

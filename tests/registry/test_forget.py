@@ -12,7 +12,7 @@ from registry.forget import Plan
 from tasks.image_table import read_images
 from tasks.stage import PawlineError
 from tests.one_run import photo
-from tests.registry.test_holders import a_photo, objects_that_contain, photo_bytes
+from tests.registry.test_holders import a_photo, lose_shards, objects_that_contain, photo_bytes
 from tests.registry.test_places import add_remote, at_work, writing
 
 
@@ -121,3 +121,31 @@ def test_a_remote_called_cache_does_not_stand_for_the_cache(one_run: Path, tmp_p
     assert (plan.held["cache"], plan.is_gone) == ({}, False)
     delete(one_run, plan)
     assert list(objects_that_contain(one_run, photo(0))) == []
+
+
+def test_what_nobody_looked_into_is_not_recorded_as_forgotten(one_run: Path, tmp_path: Path) -> None:
+    add_remote(one_run, "backup", tmp_path / "backup")
+    shutil.copytree(".dvc/cache/files", tmp_path / "unplugged/files")
+    shutil.rmtree("data")
+    lose_shards(Project(one_run))
+    plan = plan_for(one_run, id_of(0))
+    assert plan.is_gone
+    assert record(one_run, plan, delete(one_run, plan))["objects"] == []
+    (tmp_path / "unplugged").rename(tmp_path / "backup")
+    plan = plan_for(one_run, id_of(0))
+    assert len(plan.held["backup"]) == 3
+    assert record(one_run, plan, delete(one_run, plan))["objects"] == sorted(plan.held["backup"])
+
+
+def test_the_only_shard_that_can_have_held_it_is_not_known_to_be_gone_while_a_remote_is_away(
+    one_run: Path, tmp_path: Path
+) -> None:
+    add_remote(one_run, "backup", tmp_path / "backup")
+    first = plan_for(one_run, id_of(0))
+    delete(one_run, first)
+    again = plan_for(one_run, id_of(0))
+    assert again.certain == first.holders.keys()
+    assert record(one_run, again, {"backup": "unplugged"})["objects"] == []
+    (tmp_path / "backup").mkdir()
+    again = plan_for(one_run, id_of(0))
+    assert record(one_run, again, {})["objects"] == sorted(first.holders)
