@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from lineage import git, lockfile, prefect_runs
 from lineage.runs import ARTIFACT, THE_REST, Project, experiments
 from registry import ledger
 from registry.places import (
+    CACHE,
     Place,
     Places,
     check_idle,
@@ -57,12 +58,14 @@ class Plan:
         here: The needed objects that the cache has, with their bytes.
         free: What nobody needs, by place: object to bytes.
         run_records: The notes on Prefect runs of stages that nobody keeps.
+        drops_experiments: Whether what only experiments need is among it.
     """
 
     keepers: list[Keeper]
     here: dict[str, int]
     free: dict[str, dict[str, int]]
     run_records: list[Path]
+    drops_experiments: bool
 
     def needs(self, keeper: Keeper) -> tuple[int, int]:
         """Return how many bytes of the cache a keeper needs, and how many of them no other keeper does."""
@@ -98,7 +101,18 @@ def make_plan(project: Project, places: Places, *, drop_experiments: bool = Fals
     needed = {md5 for keeper in keepers for md5 in keeper.md5s}
     free = {place.name: place.sizes(place.objects() - needed) for place in freed}
     noted = {path for keeper in keepers for path in keeper.run_records}
-    return Plan(keepers, places.cache.sizes(needed), free, sorted(prefect_runs.record_paths(project) - noted))
+    run_records = sorted(prefect_runs.record_paths(project) - noted)
+    return Plan(keepers, places.cache.sizes(needed), free, run_records, drop_experiments)
+
+
+def spare(project: Project, plan: Plan) -> Plan:
+    """Return a plan without what somebody needs by now: a version, branch or commit made since it was planned."""
+    with_remote_branches = any(name != CACHE for name in plan.free)
+    keepers = find_keepers(project, drop_experiments=plan.drops_experiments, with_remote_branches=with_remote_branches)
+    needed = {md5 for keeper in keepers for md5 in keeper.md5s}
+    noted = {path for keeper in keepers for path in keeper.run_records}
+    free = {name: {md5: size for md5, size in sizes.items() if md5 not in needed} for name, sizes in plan.free.items()}
+    return replace(plan, free=free, run_records=[path for path in plan.run_records if path not in noted])
 
 
 def carry_out(project: Project, places: Places, plan: Plan) -> int:

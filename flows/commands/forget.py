@@ -56,9 +56,11 @@ def forget_command(
 
         wanted = [forget.digest_or_beginning(text, here) for text in photos]
         project = Project(Path.cwd())
+        decisions.check_place(project)
         with (
             turns.no_retraining(project.root),
-            decisions.deciding(project),
+            # Without the change that it would be to finish decisions which were interrupted.
+            decisions.turn(project.root) if dry_run else decisions.deciding(project),
             experiments.only_command(),
             dvc_graph.only_run(),
             places.opened(project.store) as opened,

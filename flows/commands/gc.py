@@ -43,7 +43,7 @@ def gc_command(
     with interruptible("what was not deleted yet is freed by the next `pawline gc`"):
         from flows import dvc_graph, experiments, turns
         from lineage.runs import Project
-        from registry import places, retention
+        from registry import decisions, places, retention
 
         project = Project(Path.cwd())
         with (
@@ -62,9 +62,11 @@ def gc_command(
             if not yes and not typer.confirm("delete this?"):
                 typer.echo("nothing was deleted")
                 return
-            dropped = retention.carry_out(project, opened, plan)
-            for folder in pages:
-                shutil.rmtree(folder)
+            with decisions.turn(project.root):  # or a version could still be registered in between
+                plan = retention.spare(project, plan)
+                dropped = retention.carry_out(project, opened, plan)
+                for folder in pages.keys() & _pages_without_version(project).keys():
+                    shutil.rmtree(folder)
     typer.echo(f"freed {_sum(plan)}, and {dropped} entries of DVC's run cache")
     if drop_experiments:
         typer.echo("experiments keep their names and settings: `dvc exp remove --all-commits` removes those too")
