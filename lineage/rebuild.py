@@ -4,6 +4,8 @@ The folder lies beside the project, so that relative paths in params.yaml lead t
 that git keeps and nothing else: no output, no cache of DVC's, and not what Pawline remembers of photos it has seen.
 """
 
+import fcntl
+import glob
 import io
 import os
 import re
@@ -29,6 +31,7 @@ from tasks.stage import PawlineError
 PATHS = (("data", "path"), ("backbone", "path"))  # parameters that name files outside of git
 CONFIG = Path(".dvc/config.local")
 DVC_CONFIG = "[core]\n    no_scm = true\n    site_cache_dir = {folder}/site\n[cache]\n    dir = {folder}/cache\n"
+LOCK = ".rebuild.lock"  # in the folder, and held as long as somebody is at work there
 USER_CACHE = Path(".dvc/user-cache")
 # Every stage runs; what it wrote is hashed where it is, and not copied into a cache first.
 COMMAND = ("dvc", "repro", "--force", "--no-run-cache", "--no-commit")
@@ -46,6 +49,7 @@ def fresh_copy(project: Project, run: Run, lock: Lock) -> Iterator[Path]:
         PawlineError: No folder can be made beside the project.
     """
     root = project.root.resolve()
+    remove_dead(root)
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{root.name}-rebuild-", dir=root.parent))
     except OSError as error:
@@ -54,16 +58,34 @@ def fresh_copy(project: Project, run: Run, lock: Lock) -> Iterator[Path]:
             "copy the project to where you may write"
         ) from error
     try:
-        if run.commit is None:
-            _copy_workspace(root, lock, folder)
-        else:
-            _copy_commit(root, run.commit, folder)
-        _isolate(folder)
-        params = lockfile.load_yaml((folder / "params.yaml").read_bytes(), origin="params.yaml")
-        link_outside_files(root, folder, params)
-        yield folder
+        with _at_work(folder):
+            if run.commit is None:
+                _copy_workspace(root, lock, folder)
+            else:
+                _copy_commit(root, run.commit, folder)
+            _isolate(folder)
+            params = lockfile.load_yaml((folder / "params.yaml").read_bytes(), origin="params.yaml")
+            link_outside_files(root, folder, params)
+            yield folder
     finally:
         shutil.rmtree(folder)
+
+
+def remove_dead(root: Path) -> None:
+    """Remove the folders that rebuilds of a project left when they were killed: photos are in them."""
+    for lock_path in root.resolve().parent.glob(f".{glob.escape(root.resolve().name)}-rebuild-*/{LOCK}"):
+        with suppress(OSError), lock_path.open("rb+") as lock:  # it is held, gone by now, or somebody else's
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock_path.parent)
+
+
+@contextmanager
+def _at_work(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which has its name only once it is held: `remove_dead` never finds it free before."""
+    with (folder / f"{LOCK}.new").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (folder / f"{LOCK}.new").rename(folder / LOCK)
+        yield
 
 
 @contextmanager

@@ -8,17 +8,17 @@ claims what did not happen.
 import hashlib
 import re
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lineage import lockfile
+from lineage import lockfile, rebuild
 from lineage.runs import Project, is_file
 from lineage.store import file_md5
 from registry import decisions, holders
 from registry.holders import Records, Row, Use
 from registry.ledger import Ledger
-from registry.places import Places, check_idle, drop_run_cache, temporary_workspaces
+from registry.places import Places, check_idle, drop_run_cache, temporary_workspaces, unfinished_objects
 from registry.records import Decision
 from registry.signing import SigningKey
 from tasks.raw import shard_paths
@@ -149,9 +149,12 @@ def delete(project: Project, places: Places, plan: Plan) -> dict[str, str]:
     drop_run_cache(project.store, set(plan.holders))
     for copy in plan.copies:
         copy.unlink()
-    unfinished = project.root / SCRATCH / "features"  # shards of an interrupted run
-    if unfinished.exists():
-        shutil.rmtree(unfinished)
+    for unfinished in [*_unfinished_outputs(project.root), *unfinished_objects(project.store)]:
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished)
+        else:
+            unfinished.unlink(missing_ok=True)
+    rebuild.remove_dead(project.root)
     for place in places.all:
         try:
             place.delete(plan.held[place.name])
@@ -227,3 +230,12 @@ def _copies(root: Path, held_by: dict[str, str], rows: Collection[Row]) -> list[
     copies = [path for path in named if path.is_file() and file_md5(path) in held_by]
     raw = [path for folder in folders for path in shard_paths(folder / holders.RAW) if path not in copies]
     return copies + [path for path in raw if holders.raw_shard_holds(path, rows)]
+
+
+def _unfinished_outputs(root: Path) -> Iterator[Path]:
+    """Yield where a stage leaves outputs that hold photos if it is killed: see `whole_dir` and `whole_file`."""
+    for folder in [root, *temporary_workspaces(root)]:
+        yield folder / SCRATCH / "features"
+        for path in sorted(folder / out for out in holders.PATHS):
+            yield path.with_name(f".{path.name}.unfinished")
+            yield path.with_name(f".unfinished.{path.name}")

@@ -155,6 +155,14 @@ def drop_run_cache(store: Store, gone: set[str]) -> int:
     return dropped
 
 
+def unfinished_objects(store: Store) -> list[Path]:
+    """Return what DVC left in the cache when it was killed in the middle of an object.
+
+    Where other projects write to the cache, whose commands are not kept waiting here, it may be at work on it: none.
+    """
+    return [] if is_shared(store) else sorted(store.cache_dir.glob("*/*.tmp"))
+
+
 def run_cache_entries(store: Store) -> list[Path]:
     """Return the entries of DVC's run cache: a stage's command, inputs and outputs each, as dvc.lock has them."""
     return sorted(path for path in (store.cache_dir.parents[1] / "runs").glob("*/*/*") if path.is_file())

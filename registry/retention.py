@@ -19,6 +19,7 @@ from registry.places import (
     is_shared,
     named_objects,
     run_cache_entries,
+    unfinished_objects,
 )
 from tasks.stage import PawlineError
 
@@ -57,6 +58,7 @@ class Plan:
         keepers: Who needs something; those that need the same are one.
         here: The needed objects that the cache has, with their bytes.
         free: What nobody needs, by place: object to bytes.
+        unfinished: What DVC left in the cache when it was killed, with its bytes.
         run_records: The notes on Prefect runs of stages that nobody keeps.
         drops_experiments: Whether what only experiments need is among it.
     """
@@ -64,6 +66,7 @@ class Plan:
     keepers: list[Keeper]
     here: dict[str, int]
     free: dict[str, dict[str, int]]
+    unfinished: dict[Path, int]
     run_records: list[Path]
     drops_experiments: bool
 
@@ -102,7 +105,8 @@ def make_plan(project: Project, places: Places, *, drop_experiments: bool = Fals
     free = {place.name: place.sizes(place.objects() - needed) for place in freed}
     noted = {path for keeper in keepers for path in keeper.run_records}
     run_records = sorted(prefect_runs.record_paths(project) - noted)
-    return Plan(keepers, places.cache.sizes(needed), free, run_records, drop_experiments)
+    unfinished = {path: path.stat().st_size for path in unfinished_objects(project.store)}
+    return Plan(keepers, places.cache.sizes(needed), free, unfinished, run_records, drop_experiments)
 
 
 def spare(project: Project, plan: Plan) -> Plan:
@@ -127,7 +131,7 @@ def carry_out(project: Project, places: Places, plan: Plan) -> int:
     dropped = drop_run_cache(project.store, set(plan.free[places.cache.name]))
     for place in places.all:
         place.delete(plan.free.get(place.name, {}))
-    for path in plan.run_records:
+    for path in [*plan.unfinished, *plan.run_records]:
         path.unlink(missing_ok=True)
     return dropped
 

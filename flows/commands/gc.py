@@ -55,7 +55,7 @@ def gc_command(
             plan = retention.make_plan(project, opened, drop_experiments=drop_experiments, remote=remote)
             pages = _pages_without_version(project) if drop_experiments else {}
             typer.echo("\n".join(_kept(plan)))
-            if not any(plan.free.values()) and not pages and not plan.run_records:
+            if not any((*plan.free.values(), plan.unfinished, pages, plan.run_records)):
                 typer.echo("nothing to free: everything there is needed")
                 return
             typer.echo("\n".join(_freed(project, plan, pages)))
@@ -110,6 +110,9 @@ def _freed(project: "Project", plan: "Plan", pages: dict[Path, int]) -> Iterable
                 f"  {size(lot.bytes):>8}  {lot.objects:6,} object{'s' if lot.objects != 1 else ' '}  {lot.what}"
                 for lot in lots
             )
+    if plan.unfinished:
+        taken = size(sum(plan.unfinished.values()))
+        yield f"goes from the cache: {taken} in {len(plan.unfinished):,} unfinished, of a DVC that was killed"
     if pages:
         yield f"goes from reports/retrain: {size(sum(pages.values()))}, pages of {len(pages)} that brought no version"
     if plan.run_records:
@@ -125,5 +128,5 @@ def _shortened(lines: Iterable[str]) -> list[str]:
 
 
 def _sum(plan: "Plan") -> str:
-    objects = sum(map(len, plan.free.values()))
-    return f"{size(sum(sum(sizes.values()) for sizes in plan.free.values()))} in {objects:,} objects"
+    going = [*plan.unfinished.values(), *(taken for sizes in plan.free.values() for taken in sizes.values())]
+    return f"{size(sum(going))} in {len(going):,} objects"

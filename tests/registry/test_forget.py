@@ -1,7 +1,10 @@
 """Forgetting is complete, says only what happened, and can be interrupted anywhere."""
 
 import hashlib
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,8 @@ from registry import decisions, forget, ledger, places
 from registry.forget import Plan
 from tasks.image_table import read_images
 from tasks.stage import PawlineError
+from tests.conftest import ROOT
+from tests.lineage.test_rebuild import leave_behind
 from tests.one_run import photo
 from tests.registry.test_holders import a_photo, lose_shards, objects_that_contain, photo_bytes
 from tests.registry.test_places import add_remote, at_work, writing
@@ -149,3 +154,34 @@ def test_the_only_shard_that_can_have_held_it_is_not_known_to_be_gone_while_a_re
     (tmp_path / "backup").mkdir()
     again = plan_for(one_run, id_of(0))
     assert record(one_run, again, {})["objects"] == sorted(first.holders)
+
+
+KILLED = """\
+import os
+from pathlib import Path
+from tasks.stage import whole_dir, whole_file
+
+folder = Path("data").resolve()
+with whole_dir(folder / "raw") as raw, whole_file(folder / "explanations.parquet") as overlays:
+    (raw / "raw-00000.parquet").write_bytes(b"{photo}")
+    overlays.write_bytes(b"{photo}")
+    os._exit(9)
+"""
+
+
+def test_what_was_killed_left_nothing_of_it(one_run: Path) -> None:
+    script = KILLED.format(photo=photo(0).decode())
+    aside = one_run / ".dvc/tmp/exps/standalone/tmp1"
+    (aside / "data").mkdir(parents=True)
+    shutil.copy("dvc.yaml", aside)
+    for folder in (one_run, aside):
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        assert subprocess.run([sys.executable, "-c", script], env=env, cwd=folder).returncode == 9
+    leave_behind()
+    half = one_run / ".dvc/cache/files/md5/ab/.vNf7.tmp"
+    half.parent.mkdir(exist_ok=True)
+    half.write_bytes(photo(0))
+    assert sum(holds(path, photo(0)) for path in one_run.rglob("*")) == 2 + 2 * 2 + 1
+    delete(one_run, plan_for(one_run, id_of(0)))
+    assert not [path for path in one_run.rglob("*") if holds(path, photo(0))]
+    assert not list(one_run.parent.glob(".one-rebuild-*"))

@@ -44,16 +44,15 @@ def test_it_shows_and_asks_before_it_frees(
     assert capsys.readouterr().out.endswith("nothing to free: everything there is needed\n")
 
 
-class AfterThought(io.StringIO):
-    """The answer of somebody who does something else first."""
+class AfterThought:
+    """A standard input of somebody who does something else first, then answers yes."""
 
     def __init__(self, first: Callable[[], object]) -> None:
-        super().__init__("y\n")
         self._first = first
 
-    def readline(self, size: int | None = -1) -> str:
+    def readline(self, _: int = -1) -> str:
         self._first()
-        return super().readline(size)
+        return "y\n"
 
 
 @pytest.mark.parametrize("kept_by", ["version", "branch"])
@@ -79,6 +78,19 @@ def test_what_somebody_needs_by_the_time_it_is_answered_stays(
     assert "freed 0 B in 1 objects" in shown
     assert not unneeded.exists()
     assert project.store.has(hashlib.md5(changed, usedforsecurity=False).hexdigest())
+
+
+def test_what_dvc_left_unfinished_goes(one_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    half = one_run / ".dvc/cache/files/md5/ab/.vNf7.tmp"
+    half.parent.mkdir(exist_ok=True)
+    half.write_bytes(b"a photo")
+    gc_command(yes=True)
+    shown = capsys.readouterr().out
+    assert "goes from the cache: 7 B in 1 unfinished, of a DVC that was killed\n" in shown
+    assert "freed 7 B in 1 objects" in shown
+    assert not half.exists()
+    gc_command(yes=True)
+    assert capsys.readouterr().out.endswith("nothing to free: everything there is needed\n")
 
 
 def test_pages_of_retrainings_without_a_version_go_with_their_experiments(
