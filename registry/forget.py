@@ -76,8 +76,9 @@ class Plan:
 
     @property
     def pending(self) -> set[str]:
-        """Remotes that could not be reached when it was last decided to forget them."""
-        return set(self.earlier[-1].details["unreachable"]) if self.earlier else set()
+        """Remotes that could not be reached when it was last decided to forget one of them."""
+        last = {image_id: decision for decision in self.earlier for image_id in decision.details["ids"]}
+        return {remote for image_id in self.ids if image_id in last for remote in last[image_id].details["unreachable"]}
 
 
 def digest_or_beginning(text: str, here: Path) -> str:

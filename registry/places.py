@@ -12,7 +12,7 @@ from typing import Any
 
 from lineage import lockfile
 from lineage.busy import living
-from lineage.store import Store, dvc_errors
+from lineage.store import Store, check_there, dvc_errors
 from tasks.stage import PawlineError
 from tasks.store_urls import without_secrets
 
@@ -209,7 +209,7 @@ def _open_remote(repo: Any, name: str) -> Place:  # noqa: ANN401 - DVC ships no 
             raise PawlineError("it is read over http(s), where nothing can be deleted: ask who keeps it")
         where = repo.config["remote"][name]["url"]
         try:
-            odb.fs.info(odb.path.removesuffix("/files/md5"))  # the folder itself: an empty remote has no more
+            check_there(odb.fs, odb.path.removesuffix("/files/md5"))  # an empty remote has no more
         except FileNotFoundError:
             raise PawlineError(f"{without_secrets(where)} is not there") from None
     return Place(name, odb)

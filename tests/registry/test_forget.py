@@ -169,6 +169,20 @@ with whole_dir(folder / "raw") as raw, whole_file(folder / "explanations.parquet
 """
 
 
+def test_each_photo_has_remotes_of_its_own_that_were_away(one_run: Path, tmp_path: Path) -> None:
+    add_remote(one_run, "backup", tmp_path / "backup")
+    shutil.copytree(".dvc/cache/files", tmp_path / "unplugged/files")
+    for number in (0, 4):
+        plan = plan_for(one_run, id_of(number))
+        record(one_run, plan, delete(one_run, plan))
+        if number == 0:
+            (tmp_path / "unplugged").rename(tmp_path / "backup")
+    (tmp_path / "backup").rename(tmp_path / "unplugged")
+    assert plan_for(one_run, id_of(4)).pending == set()
+    assert plan_for(one_run, id_of(0), id_of(4)).pending == {"backup"}
+    assert plan_for(one_run, id_of(2)).pending == set()
+
+
 def test_what_was_killed_left_nothing_of_it(one_run: Path) -> None:
     script = KILLED.format(photo=photo(0).decode())
     aside = one_run / ".dvc/tmp/exps/standalone/tmp1"
