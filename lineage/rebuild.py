@@ -146,7 +146,7 @@ def _copy_workspace(root: Path, lock: Lock, folder: Path) -> None:
     code = sorted({dep.path for stage in lock.values() for dep in stage.deps if dep.path not in made_by})
     kept = git.git(root, "ls-files", "-z", "--cached")
     new = git.git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", "dvc.yaml", "params.yaml", *code)
-    for name in {name.decode() for name in (kept + new).split(b"\0") if name}:
+    for name in {os.fsdecode(name) for name in (kept + new).split(b"\0") if name}:
         if (root / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, folder / name, follow_symlinks=False)

@@ -1,5 +1,6 @@
 """What DVC's cache must keep, for whom, and what can go: nothing that a version, a branch or the workspace needs."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -198,10 +199,14 @@ def _commits(project: Project, *, with_remote_branches: bool) -> dict[str, list[
     """Return the commits on record whose objects are kept, and how each is called."""
     commits: dict[str, list[str]] = {}
     spaces = ["refs/tags", "refs/heads", *(["refs/remotes"] if with_remote_branches else [])]
-    listed = git.git(project.root, "for-each-ref", "--format=%(refname)%1f%(objectname)%1f%(*objectname)", *spaces)
-    for ref, target, of_tag in (line.split("\x1f") for line in listed.decode().splitlines()):
-        called = commits.setdefault(of_tag or target, [])
-        name = ref.split("/", 2)[2].removeprefix(f"{ARTIFACT}@")
+    form = "%(refname)%1f%(objecttype) %(objectname)%1f%(*objecttype) %(*objectname)"
+    listed = git.git(project.root, "for-each-ref", f"--format={form}", *spaces)
+    for ref, target, of_tag in (line.split("\x1f") for line in os.fsdecode(listed).splitlines()):
+        kind, object_id = (of_tag if of_tag.strip() else target).split()
+        if kind not in ("commit", "tree") and git.find_commit(project.root, object_id) is None:
+            continue  # the tag of a file, which needs no object of DVC's
+        called = commits.setdefault(object_id, [])
+        name = ledger.shown(ref.split("/", 2)[2].removeprefix(f"{ARTIFACT}@"))
         if not name.startswith(f"{ARTIFACT}#"):  # the tag of a promotion: its version has one too
             called.append(name)
     for version, commit in _registered(project):  # its tag may be missing: interrupted, or fetched without tags
@@ -236,7 +241,7 @@ def _files_of_commits(project: Project, commits: dict[str, list[str]]) -> Iterat
 
 def _workspace_files(project: Project) -> Files:
     listed = git.git(project.root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ".")
-    paths = [project.root / name for name in listed.decode().split("\0") if _is_dvcs(name)]
+    paths = [project.root / name for name in os.fsdecode(listed).split("\0") if _is_dvcs(name)]
     return [(str(path), path.read_bytes()) for path in paths if path.is_file()]
 
 
@@ -275,8 +280,9 @@ def _records(project: Project) -> Iterable[tuple[str, bytes]]:
     """Yield every record of what was written: dvc.lock of the newest commit on, then DVC's run cache."""
     named = {run.commit: f"experiment {run.name}" for run in experiments(project)}
     # With the reflog: a commit that was amended or thrown away wrote what is in the cache, too.
-    log = git.git(project.root, "log", "--all", "--reflog", "--format=%H%x1f%s", "--", "./dvc.lock").decode()
-    for commit, subject in (line.split("\x1f", 1) for line in log.splitlines()):
+    log = git.git(project.root, "log", "--all", "--reflog", "--format=%H%x1f%s", "--", "./dvc.lock")
+    lines = log.decode(errors="replace").split("\n")  # a subject may hold what else ends a line for Python
+    for commit, subject in (line.split("\x1f", 1) for line in lines if line):
         owner = named.get(commit, f"commit {commit[:10]} '{subject}'")
         yield owner, git.read_file(project.root, commit, "dvc.lock") or b"{}"
     for entry in run_cache_entries(project.store):

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from lineage import rebuild
-from lineage.runs import Project, find_run
+from lineage.runs import WORKSPACE, Project, find_run
+from tests.plumbing import git
 
 KILLED = """\
 import os
@@ -38,3 +39,12 @@ def test_what_a_killed_rebuild_left_goes_and_one_at_work_stays(one_run: Path) ->
         assert list(one_run.parent.glob(".one-rebuild-*")) == [folder]
         assert (folder / "dvc.yaml").exists()
     assert list(one_run.parent.glob(".one-rebuild-*")) == []
+
+
+def test_a_file_of_the_workspace_is_copied_whatever_its_name(one_run: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    Path(name).write_text("latin")
+    git("add", name)
+    project = Project(one_run)
+    with rebuild.fresh_copy(project, WORKSPACE, project.lock(WORKSPACE)) as folder:
+        assert (folder / name).read_text() == "latin"

@@ -1,6 +1,7 @@
 """What nobody needs goes, and nothing else: checked against DVC's own `dvc gc`."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -148,6 +149,29 @@ def test_a_branch_that_cannot_be_read_deletes_nothing(three_runs: Path) -> None:
         plan_for(Project(three_runs))
     (three_runs / ".git/refs/heads/feature").unlink()
     assert len(plan_for(Project(three_runs)).free[places.CACHE]) > len(needed)
+
+
+def test_what_git_takes_is_no_obstacle(one_run: Path) -> None:
+    """Names that are no UTF-8, tags of files, and subjects in which Python sees several lines."""
+    latin = os.fsdecode(b"caf\xe9")
+    Path(latin).touch()
+    run("git", "add", latin)
+    run("git", "commit", "--quiet", "--message", "Name")
+    Path(f"{latin}.dvc").write_text("outs: []\n")
+    run("git", "branch", latin)
+    blob = run("git", "hash-object", "dvc.lock").strip()
+    run("git", "tag", "a-file", blob)
+    run("git", "tag", "--annotate", "--message", "It", "an-annotated-file", "a-file")
+    run("git", "tag", "--annotate", "--message", "It", "a-nested-tag", "an-annotated-file")
+    Path("data/raw/raw-00000.parquet").write_bytes(b"other photos")
+    dvc("commit", "--force", "--quiet", "ingest")
+    run("git", "commit", "--quiet", "--all", "--message", "Two\u2028lines")
+    run("git", "reset", "--quiet", "--hard", "HEAD~1")
+    project = Project(one_run)
+    plan = plan_for(project)
+    assert {name for keeper in plan.keepers for name in keeper.names} == {"workspace", "main", "caf\\xe9"}
+    lots = retention.describe(project, plan.free[places.CACHE])
+    assert [lot.what[-12:] for lot in lots] == [" 'Two\u2028lines'"]
 
 
 def add_unneeded(cache: Path) -> Path:
