@@ -15,10 +15,9 @@ from urllib.parse import urlsplit
 
 from dvc.config import Config
 from dvc.fs import get_cloud_fs
-from dvc_objects.fs.base import ObjectFileSystem
 from dvc_objects.fs.errors import AuthError, ConfigError, RemoteMissingDepsError
 
-from lineage.store import dvc_errors
+from lineage.store import check_there, dvc_errors
 from tasks.object_store import needs_extra, one_line_errors
 from tasks.stage import PawlineError
 from tasks.store_urls import CREDENTIALS, scheme_of, without_secrets
@@ -178,12 +177,7 @@ def check_reachable(remote: Remote) -> None:
         PawlineError: The library for it is missing, or it cannot be reached or read.
     """
     with _opened(remote) as (fs, folder):
-        try:
-            fs.info(folder)
-        except FileNotFoundError:
-            if not isinstance(fs, ObjectFileSystem):
-                raise
-            fs.info(folder.partition("/")[0])  # nothing was pushed yet: the bucket itself
+        check_there(fs, folder)
 
 
 @contextmanager

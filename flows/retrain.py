@@ -114,7 +114,7 @@ def check_ready(project: Project) -> None:
     book = ledger.load(project.root)
     decisions.load_key(book)
     _check_forgotten(project, book)
-    changed = git.git(project.root, "diff", "--name-only", "-z", "HEAD").decode().split("\0")
+    changed = git.git(project.root, "diff", "--name-only", "-z", "HEAD").decode(errors="backslashreplace").split("\0")
     changed = [name for name in changed if name and name != "dvc.lock"]
     if changed:
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""

@@ -14,6 +14,7 @@ NO_FILE = f"{os.devnull}/none"  # can never be there; git comments on a file of 
 
 
 NO_NAME = "error: inflate: "  # zlib's word on what is damaged, which is not its name; that is in the next line
+SETTINGS = {"core.fsync": "all", "log.showSignature": "false"}  # whatever the user's configuration says
 DEAD_LOCK_SECONDS = 10.0
 SECONDS_BETWEEN_LOOKS = 0.1
 
@@ -117,7 +118,7 @@ def check_refs(root: Path, *patterns: str) -> None:
         PawlineError: One of them is damaged, or what it leads to.
     """
     done = _run(root, "for-each-ref", "--format=%(refname)", *patterns)
-    refs, said = done.stdout.decode().split(), done.stderr.decode(errors="replace")
+    refs, said = os.fsdecode(done.stdout).splitlines(), done.stderr.decode(errors="replace")
     if refs and "broken ref" not in said:
         done = _run(root, "rev-list", "--no-walk", *refs)
         said = done.stderr.decode(errors="replace")
@@ -129,7 +130,7 @@ def check_refs(root: Path, *patterns: str) -> None:
 def read_commit(root: Path, commit: str) -> Commit:
     """Return who made a commit, when, and why."""
     form = "%x00".join(("%H", "%an", "%ae", "%aI", "%s"))
-    text = git(root, "show", "--no-patch", "--no-show-signature", f"--format={form}", commit).decode(errors="replace")
+    text = git(root, "show", "--no-patch", f"--format={form}", commit).decode(errors="replace")
     return Commit(*text.rstrip("\n").split(SEPARATOR))
 
 
@@ -142,7 +143,7 @@ def read_file(root: Path, commit: str, path: str) -> bytes | None:
 def list_files(root: Path, commit: str, folder: str) -> list[str]:
     """Return the files below a folder at a commit, relative to the project."""
     listed = git(root, "ls-tree", "-r", "-z", "--name-only", commit, "--", folder)
-    return [name.decode() for name in listed.split(b"\0") if name]
+    return [os.fsdecode(name) for name in listed.split(b"\0") if name]
 
 
 def tags(root: Path, pattern: str) -> list[str]:
@@ -171,10 +172,12 @@ def environment() -> dict[str, str]:
 
     A replacement (`git replace`) would be shown under the id of what it hides, and a graft gives a commit other
     parents. What git wrote must not wait in a buffer: a power cut would lose a decision. And what it says is looked at
-    here: in English.
+    here: in English, and with no word on signatures between what was asked for.
     """
-    number = os.environ.get("GIT_CONFIG_COUNT", "0")
+    first = int(os.environ.get("GIT_CONFIG_COUNT", "0"))
     history = {"GIT_NO_REPLACE_OBJECTS": "1", "GIT_GRAFT_FILE": NO_FILE}
-    setting = {f"GIT_CONFIG_KEY_{number}": "core.fsync", f"GIT_CONFIG_VALUE_{number}": "all"}
     english = {"LC_ALL": "C.UTF-8", "LANGUAGE": ""}
-    return {**os.environ, **history, **english, **setting, "GIT_CONFIG_COUNT": str(int(number) + 1)}
+    numbered: dict[str, str] = {}
+    for number, (key, value) in enumerate(SETTINGS.items(), start=first):
+        numbered |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return {**os.environ, **history, **english, **numbered, "GIT_CONFIG_COUNT": str(first + len(SETTINGS))}

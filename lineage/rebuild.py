@@ -4,6 +4,8 @@ The folder lies beside the project, so that relative paths in params.yaml lead t
 that git keeps and nothing else: no output, no cache of DVC's, and not what Pawline remembers of photos it has seen.
 """
 
+import fcntl
+import glob
 import io
 import os
 import re
@@ -31,6 +33,7 @@ CONFIG = Path(".dvc/config.local")
 # No path of this machine: some characters, such as # and %, mean something there. `dir` is relative to the file.
 DVC_CONFIG = "[core]\n    no_scm = true\n[cache]\n    dir = cache\n"
 SITE_CACHE = Path(".dvc/site")  # what DVC remembers of files, for all users of the machine
+LOCK = ".rebuild.lock"  # in the folder, and held as long as somebody is at work there
 USER_CACHE = Path(".dvc/user-cache")
 # Every stage runs; what it wrote is hashed where it is, and not copied into a cache first.
 COMMAND = ("dvc", "repro", "--force", "--no-run-cache", "--no-commit")
@@ -48,6 +51,7 @@ def fresh_copy(project: Project, run: Run, lock: Lock) -> Iterator[Path]:
         PawlineError: No folder can be made beside the project.
     """
     root = project.root.resolve()
+    remove_dead(root)
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{root.name}-rebuild-", dir=root.parent))
     except OSError as error:
@@ -56,16 +60,34 @@ def fresh_copy(project: Project, run: Run, lock: Lock) -> Iterator[Path]:
             "copy the project to where you may write"
         ) from error
     try:
-        if run.commit is None:
-            _copy_workspace(root, lock, folder)
-        else:
-            _copy_commit(root, run.commit, folder)
-        _isolate(folder)
-        params = lockfile.load_yaml((folder / "params.yaml").read_bytes(), origin="params.yaml")
-        link_outside_files(root, folder, params)
-        yield folder
+        with _at_work(folder):
+            if run.commit is None:
+                _copy_workspace(root, lock, folder)
+            else:
+                _copy_commit(root, run.commit, folder)
+            _isolate(folder)
+            params = lockfile.load_yaml((folder / "params.yaml").read_bytes(), origin="params.yaml")
+            link_outside_files(root, folder, params)
+            yield folder
     finally:
         shutil.rmtree(folder)
+
+
+def remove_dead(root: Path) -> None:
+    """Remove the folders that rebuilds of a project left when they were killed: photos are in them."""
+    for lock_path in root.resolve().parent.glob(f".{glob.escape(root.resolve().name)}-rebuild-*/{LOCK}"):
+        with suppress(OSError), lock_path.open("rb+") as lock:  # it is held, gone by now, or somebody else's
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock_path.parent)
+
+
+@contextmanager
+def _at_work(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which has its name only once it is held: `remove_dead` never finds it free before."""
+    with (folder / f"{LOCK}.new").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (folder / f"{LOCK}.new").rename(folder / LOCK)
+        yield
 
 
 @contextmanager
@@ -126,7 +148,7 @@ def _copy_workspace(root: Path, lock: Lock, folder: Path) -> None:
     code = sorted({dep.path for stage in lock.values() for dep in stage.deps if dep.path not in made_by})
     kept = git.git(root, "ls-files", "-z", "--cached")
     new = git.git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", "dvc.yaml", "params.yaml", *code)
-    for name in {name.decode() for name in (kept + new).split(b"\0") if name}:
+    for name in {os.fsdecode(name) for name in (kept + new).split(b"\0") if name}:
         if (root / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, folder / name, follow_symlinks=False)

@@ -236,6 +236,26 @@ def _transfer(source: Any, target: Any, objects: set[Any]) -> tuple[int, int, st
     return len(done.transferred), len(done.failed), why
 
 
+def check_there(fs: Any, folder: str) -> None:  # noqa: ANN401 - DVC ships no types
+    """Ask whether a remote's folder is there; of an object store, the bucket suffices: it knows no empty folders.
+
+    Args:
+        fs: DVC's file system for the remote.
+        folder: The path on it.
+
+    Raises:
+        FileNotFoundError: It is not.
+    """
+    from dvc_objects.fs.base import ObjectFileSystem
+
+    try:
+        fs.info(folder)
+    except FileNotFoundError:
+        if not isinstance(fs, ObjectFileSystem):
+            raise
+        fs.info(folder.partition("/")[0])  # nothing was pushed yet
+
+
 def file_md5(path: Path) -> str:
     """Return the md5 of a file, read in pieces."""
     with path.open("rb") as file:

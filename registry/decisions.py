@@ -63,7 +63,18 @@ def deciding(project: Project) -> Iterator[list[Decision]]:
             it, or an interrupted decision cannot be finished.
     """
     check_place(project)
-    path = project.root / LOCK_PATH
+    with turn(project.root):
+        yield _finish(load(project.root))
+
+
+@contextmanager
+def turn(root: Path) -> Iterator[None]:
+    """Wait until no decision is being made in this checkout, and keep the next ones waiting until the block ends.
+
+    Raises:
+        PawlineError: The lock's file cannot be written.
+    """
+    path = root / LOCK_PATH
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("w")
@@ -75,7 +86,7 @@ def deciding(project: Project) -> Iterator[list[Decision]]:
         except BlockingIOError:
             logger.info("another decision is being made: waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
-        yield _finish(load(project.root))
+        yield
 
 
 def check_place(project: Project) -> None:

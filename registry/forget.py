@@ -8,17 +8,17 @@ claims what did not happen.
 import hashlib
 import re
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lineage import lockfile
+from lineage import lockfile, rebuild
 from lineage.runs import Project, is_file
 from lineage.store import file_md5
 from registry import decisions, holders
 from registry.holders import Records, Row, Use
 from registry.ledger import Ledger
-from registry.places import Places, check_idle, drop_run_cache, temporary_workspaces
+from registry.places import Places, check_idle, drop_run_cache, temporary_workspaces, unfinished_objects
 from registry.records import Decision
 from registry.signing import SigningKey
 from tasks.raw import shard_paths
@@ -39,7 +39,8 @@ class Plan:
         uses: The runs that used them, and how.
         unknown: Runs whose image table is nowhere, so that nobody can say whether they used them.
         sources: `data.source` and `data.path` of the runs that took them.
-        holders: The objects that hold something of them, md5 to path, whether they are still anywhere or not.
+        holders: The objects that hold something of them, or may, md5 to path, whether they are still anywhere or not.
+        certain: Those of them that do for certain.
         held: Those that are still there, by place: md5 to bytes.
         copies: The workspace's files that hold something of them.
         earlier: Decisions to forget any of them, the first one first.
@@ -52,6 +53,7 @@ class Plan:
     unknown: list[str]
     sources: list[tuple[str, str]]
     holders: dict[str, str]
+    certain: frozenset[str]
     held: dict[str, dict[str, int]]
     copies: list[Path]
     earlier: list[Decision]
@@ -74,8 +76,9 @@ class Plan:
 
     @property
     def pending(self) -> set[str]:
-        """Remotes that could not be reached when it was last decided to forget them."""
-        return set(self.earlier[-1].details["unreachable"]) if self.earlier else set()
+        """Remotes that could not be reached when it was last decided to forget one of them."""
+        last = {image_id: decision for decision in self.earlier for image_id in decision.details["ids"]}
+        return {remote for image_id in self.ids if image_id in last for remote in last[image_id].details["unreachable"]}
 
 
 def digest_or_beginning(text: str, here: Path) -> str:
@@ -118,7 +121,8 @@ def make_plan(project: Project, places: Places, book: Ledger, wanted: Sequence[s
     earlier = [decision for decision in book.decisions if decision.action == "forget"]
     forgotten = {image_id for decision in earlier for image_id in decision.details["ids"]}
     ids = _resolve(wanted, {row.id for row in rows} | forgotten)
-    held_by = holders.find_holders(project.store, records, photos)
+    found_holders = holders.find_holders(project.store, records, photos)
+    held_by = {holder.md5: holder.path for holder in found_holders}
     uses = holders.find_uses(records, photos)
     return Plan(
         ids=ids,
@@ -128,6 +132,7 @@ def make_plan(project: Project, places: Places, book: Ledger, wanted: Sequence[s
         unknown=_unknown(records, photos.keys()),
         sources=_sources(records, uses),
         holders=held_by,
+        certain=frozenset(holder.md5 for holder in found_holders if holder.certain),
         held={place.name: place.sizes(held_by) for place in places.all},
         copies=_copies(project.root, held_by, rows),
         earlier=[decision for decision in earlier if set(ids) & set(decision.details["ids"])],
@@ -145,9 +150,12 @@ def delete(project: Project, places: Places, plan: Plan) -> dict[str, str]:
     drop_run_cache(project.store, set(plan.holders))
     for copy in plan.copies:
         copy.unlink()
-    unfinished = project.root / SCRATCH / "features"  # shards of an interrupted run
-    if unfinished.exists():
-        shutil.rmtree(unfinished)
+    for unfinished in [*_unfinished_outputs(project.root), *unfinished_objects(project.store)]:
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished)
+        else:
+            unfinished.unlink(missing_ok=True)
+    rebuild.remove_dead(project.root)
     for place in places.all:
         try:
             place.delete(plan.held[place.name])
@@ -161,7 +169,7 @@ def delete(project: Project, places: Places, plan: Plan) -> dict[str, str]:
 def record(
     plan: Plan, places: Places, unreachable: dict[str, str], reason: str, *, book: Ledger, key: SigningKey
 ) -> Decision:
-    """Put on record what was forgotten; only what is really gone is named.
+    """Put on record what was forgotten; only what is really gone is named, and held the photos or was deleted here.
 
     Args:
         plan: What was found.
@@ -173,11 +181,14 @@ def record(
     """
     reached = [place for place in places.all if place.name not in unreachable]
     left = {md5 for place in reached for md5 in place.sizes(plan.holders)}
+    deleted = {md5 for place in reached for md5 in plan.held[place.name]}
+    # What was seen nowhere may have been deleted by an interrupted request, or be in a remote that is away.
+    gone = deleted if unreachable else deleted | plan.certain
     details = {
         "ids": list(plan.ids),
         "versions": [use.run.name for use in plan.trained if use.run.kind == "version"],
         "runs": [use.run.name for use in plan.uses],
-        "objects": sorted(plan.holders.keys() - left),
+        "objects": sorted(gone - left),
         "unreachable": sorted(unreachable),
     }
     return decisions.decide(book, decisions.Plan("forget", None, None, None, reason, details=details), key)
@@ -220,3 +231,12 @@ def _copies(root: Path, held_by: dict[str, str], rows: Collection[Row]) -> list[
     copies = [path for path in named if path.is_file() and file_md5(path) in held_by]
     raw = [path for folder in folders for path in shard_paths(folder / holders.RAW) if path not in copies]
     return copies + [path for path in raw if holders.raw_shard_holds(path, rows)]
+
+
+def _unfinished_outputs(root: Path) -> Iterator[Path]:
+    """Yield where a stage leaves outputs that hold photos if it is killed: see `whole_dir` and `whole_file`."""
+    for folder in [root, *temporary_workspaces(root)]:
+        yield folder / SCRATCH / "features"
+        for path in sorted(folder / out for out in holders.PATHS):
+            yield path.with_name(f".{path.name}.unfinished")
+            yield path.with_name(f".unfinished.{path.name}")

@@ -56,6 +56,14 @@ class Photos(NamedTuple):
     near: list[Row]
 
 
+class Holder(NamedTuple):
+    """An object that holds something of photos: its md5 and path; `certain`, or possible because its bytes are away."""
+
+    md5: str
+    path: str
+    certain: bool
+
+
 class Shard(NamedTuple):
     """A shard of TFRecords, and of the features computed from it."""
 
@@ -137,30 +145,31 @@ def find_uses(records: Records, photos: dict[str, Photos]) -> list[Use]:
     return uses
 
 
-def find_holders(store: Store, records: Records, photos: dict[str, Photos]) -> dict[str, str]:
-    """Return the objects that hold something of photos: md5 to path.
+def find_holders(store: Store, records: Records, photos: dict[str, Photos]) -> list[Holder]:
+    """Return the objects that hold something of photos.
 
     A shard is looked into, and fetched for that if need be. If none that can be looked into holds the photo, it must be
-    in one that is nowhere, and this one is returned: what was computed from it may still be here.
+    in one of those that are nowhere, and all these are returned: what was computed from them may still be here. They
+    are possible holders; one alone is certain.
     """
     search = _Search(store)
     rows = {table: found.rows for table, found in photos.items() if found.rows}
     judged = records.pairs(RAW, IMAGES)
-    holders: dict[str, str] = {}
+    holders: list[Holder] = []
     for folder, table in judged:
-        holders |= search.raw(folder, rows.get(table, []), certain=True)
+        holders += search.raw(folder, rows.get(table, []), is_there=True)
     for folder in records.all(RAW) - {folder for folder, _ in judged}:  # the run stopped before it knew its photos
-        holders |= search.raw(folder, [row for known in rows.values() for row in known], certain=False)
+        holders += search.raw(folder, [row for known in rows.values() for row in known], is_there=False)
     for table, folder in records.pairs(IMAGES, TFRECORDS):
         kept = {(row.split, row.id) for row in rows.get(table, []) if row.split}
         named, shards = search.tfrecords(folder, kept)
-        holders |= named
+        holders += named
         for source, computed in records.pairs(TFRECORDS, FEATURES) if shards else ():
-            holders |= search.features(computed, shards) if source == folder else {}
+            holders += search.features(computed, shards) if source == folder else []
     ids = {row.id for known in rows.values() for row in known}
-    holders |= {table: EXPLANATIONS for table in records.all(EXPLANATIONS) if search.explains(table, ids)}
+    holders += [holder for table in records.all(EXPLANATIONS) for holder in search.explanations(table, ids)]
     # A page shows quarantined photos, mistakes, suspicious labels; which ones, only their pixels would say.
-    return holders | {page: REPORT for table, page in records.pairs(IMAGES, REPORT) if table in rows}
+    return holders + [Holder(page, REPORT, True) for table, page in records.pairs(IMAGES, REPORT) if table in rows]
 
 
 def raw_shard_holds(shard: Path, rows: Iterable[Row]) -> bool:
@@ -178,39 +187,44 @@ class _Search:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def raw(self, folder: str, rows: list[Row], *, certain: bool) -> dict[str, str]:
-        """Return the raw shards that hold photos; `certain` says that the folder does."""
+    def raw(self, folder: str, rows: list[Row], *, is_there: bool) -> list[Holder]:
+        """Return the raw shards that hold photos; `is_there` says that the folder has them."""
         known = self._files(folder) if rows else {}
         files = {name: md5 for name, md5 in known.items() if name.endswith(SHARD_SUFFIX)}
-        holders: dict[str, str] = {}
+        holders: list[Holder] = []
         for row in rows:
             answers = {name: self._raw_shard_holds(md5, row) for name, md5 in files.items()}
-            names = _holding(answers) if certain else [name for name, answer in answers.items() if answer]
-            holders |= {files[name]: f"{RAW}/{name}" for name in names}
+            names = _holding(answers) if is_there else {name: True for name, answer in answers.items() if answer}
+            holders += [Holder(files[name], f"{RAW}/{name}", certain) for name, certain in names.items()]
         return holders
 
-    def tfrecords(self, folder: str, photos: set[tuple[str, str]]) -> tuple[dict[str, str], set[Shard]]:
-        """Return the shards that hold photos, given as (split, id); by object, and by split and number."""
-        holders, shards = {}, set()
+    def tfrecords(self, folder: str, photos: set[tuple[str, str]]) -> tuple[list[Holder], dict[Shard, bool]]:
+        """Return the shards that hold photos, given as (split, id); by split and number, whether that is certain."""
         files = self._files(folder) if photos else {}
         named = {name: Shard(m[1], int(m[2])) for name in files if (m := TFRECORD_NAME.fullmatch(name))}
+        found: dict[str, bool] = {}
         for split, image_id in photos:
             held = {name: self._contains(files[name], image_id) for name, at in named.items() if at.split == split}
-            for name in _holding(held):
-                holders[files[name]] = f"{TFRECORDS}/{name}"
-                shards.add(named[name])
-        return holders, shards
+            for name, certain in _holding(held).items():
+                found[name] = certain or found.get(name, False)
+        holders = [Holder(files[name], f"{TFRECORDS}/{name}", certain) for name, certain in found.items()]
+        return holders, {named[name]: certain for name, certain in found.items()}
 
-    def features(self, folder: str, shards: set[Shard]) -> dict[str, str]:
+    def features(self, folder: str, shards: dict[Shard, bool]) -> list[Holder]:
         """Return the arrays that were computed from these shards."""
         files = self._files(folder)
-        named = {name: m for name in files if (m := FEATURES_NAME.fullmatch(name))}
-        return {files[name]: f"{FEATURES}/{name}" for name, m in named.items() if Shard(m[1], int(m[2])) in shards}
+        named = {name: Shard(m[1], int(m[2])) for name in files if (m := FEATURES_NAME.fullmatch(name))}
+        return [
+            Holder(files[name], f"{FEATURES}/{name}", shards[shard]) for name, shard in named.items() if shard in shards
+        ]
 
-    def explains(self, table: str, ids: set[str]) -> bool:
-        """Say whether a table of explanations pictures one of some photos, or may, its bytes being nowhere."""
+    def explanations(self, table: str, ids: set[str]) -> list[Holder]:
+        """Return a table of explanations if it pictures one of some photos, or may, its bytes being nowhere."""
         content = self._store.read(table)
-        return content is None or not ids.isdisjoint(read_columns(content, ["id"])["id"].to_pylist())
+        if content is None:
+            return [Holder(table, EXPLANATIONS, False)]
+        pictured = not ids.isdisjoint(read_columns(content, ["id"])["id"].to_pylist())
+        return [Holder(table, EXPLANATIONS, True)] if pictured else []
 
     def _files(self, folder: str) -> dict[str, str]:
         content = self._store.read(folder)
@@ -230,7 +244,8 @@ class _Search:
         return self._store.has(md5)
 
 
-def _holding(answers: dict[str, bool | None]) -> list[str]:
-    """Return the shards that hold something; if none does, those that could not be asked."""
-    found = [name for name, answer in answers.items() if answer]
-    return found or [name for name, answer in answers.items() if answer is None]
+def _holding(answers: dict[str, bool | None]) -> dict[str, bool]:
+    """Return the shards that hold something, or else those that could not be asked; and whether that is certain."""
+    found = {name: True for name, answer in answers.items() if answer}
+    unasked = [name for name, answer in answers.items() if answer is None]
+    return found or {name: len(unasked) == 1 for name in unasked}

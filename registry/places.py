@@ -12,11 +12,11 @@ from typing import Any
 
 from lineage import lockfile
 from lineage.busy import living
-from lineage.store import Store, dvc_errors
+from lineage.store import Store, check_there, dvc_errors
 from tasks.stage import PawlineError
 from tasks.store_urls import without_secrets
 
-CACHE = "cache"
+CACHE = "DVC's cache"  # no remote can have that name: DVC spells them all in lower case
 OBJECT = re.compile(r"[0-9a-f]{32}(\.dir)?")
 DVC_TMP = Path(".dvc/tmp")
 EXPERIMENTS = DVC_TMP / "exps"  # DVC runs experiments outside of the workspace below it
@@ -28,7 +28,7 @@ class Place:
     """One place.
 
     Attributes:
-        name: `cache`, or the remote's name.
+        name: `CACHE`, or the remote's name.
         odb: DVC's object database there.
     """
 
@@ -155,6 +155,14 @@ def drop_run_cache(store: Store, gone: set[str]) -> int:
     return dropped
 
 
+def unfinished_objects(store: Store) -> list[Path]:
+    """Return what DVC left in the cache when it was killed in the middle of an object.
+
+    Where other projects write to the cache, whose commands are not kept waiting here, it may be at work on it: none.
+    """
+    return [] if is_shared(store) else sorted(store.cache_dir.glob("*/*.tmp"))
+
+
 def run_cache_entries(store: Store) -> list[Path]:
     """Return the entries of DVC's run cache: a stage's command, inputs and outputs each, as dvc.lock has them."""
     return sorted(path for path in (store.cache_dir.parents[1] / "runs").glob("*/*/*") if path.is_file())
@@ -201,7 +209,7 @@ def _open_remote(repo: Any, name: str) -> Place:  # noqa: ANN401 - DVC ships no 
             raise PawlineError("it is read over http(s), where nothing can be deleted: ask who keeps it")
         where = repo.config["remote"][name]["url"]
         try:
-            odb.fs.info(odb.path.removesuffix("/files/md5"))  # the folder itself: an empty remote has no more
+            check_there(odb.fs, odb.path.removesuffix("/files/md5"))  # an empty remote has no more
         except FileNotFoundError:
             raise PawlineError(f"{without_secrets(where)} is not there") from None
     return Place(name, odb)

@@ -1,15 +1,17 @@
 """What DVC's cache must keep, for whom, and what can go: nothing that a version, a branch or the workspace needs."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from lineage import git, lockfile, prefect_runs
 from lineage.runs import ARTIFACT, THE_REST, Project, experiments
 from registry import ledger
 from registry.places import (
+    CACHE,
     Place,
     Places,
     check_idle,
@@ -18,6 +20,7 @@ from registry.places import (
     is_shared,
     named_objects,
     run_cache_entries,
+    unfinished_objects,
 )
 from tasks.stage import PawlineError
 
@@ -56,13 +59,17 @@ class Plan:
         keepers: Who needs something; those that need the same are one.
         here: The needed objects that the cache has, with their bytes.
         free: What nobody needs, by place: object to bytes.
+        unfinished: What DVC left in the cache when it was killed, with its bytes.
         run_records: The notes on Prefect runs of stages that nobody keeps.
+        drops_experiments: Whether what only experiments need is among it.
     """
 
     keepers: list[Keeper]
     here: dict[str, int]
     free: dict[str, dict[str, int]]
+    unfinished: dict[Path, int]
     run_records: list[Path]
+    drops_experiments: bool
 
     def needs(self, keeper: Keeper) -> tuple[int, int]:
         """Return how many bytes of the cache a keeper needs, and how many of them no other keeper does."""
@@ -98,7 +105,19 @@ def make_plan(project: Project, places: Places, *, drop_experiments: bool = Fals
     needed = {md5 for keeper in keepers for md5 in keeper.md5s}
     free = {place.name: place.sizes(place.objects() - needed) for place in freed}
     noted = {path for keeper in keepers for path in keeper.run_records}
-    return Plan(keepers, places.cache.sizes(needed), free, sorted(prefect_runs.record_paths(project) - noted))
+    run_records = sorted(prefect_runs.record_paths(project) - noted)
+    unfinished = {path: path.stat().st_size for path in unfinished_objects(project.store)}
+    return Plan(keepers, places.cache.sizes(needed), free, unfinished, run_records, drop_experiments)
+
+
+def spare(project: Project, plan: Plan) -> Plan:
+    """Return a plan without what somebody needs by now: a version, branch or commit made since it was planned."""
+    with_remote_branches = any(name != CACHE for name in plan.free)
+    keepers = find_keepers(project, drop_experiments=plan.drops_experiments, with_remote_branches=with_remote_branches)
+    needed = {md5 for keeper in keepers for md5 in keeper.md5s}
+    noted = {path for keeper in keepers for path in keeper.run_records}
+    free = {name: {md5: size for md5, size in sizes.items() if md5 not in needed} for name, sizes in plan.free.items()}
+    return replace(plan, free=free, run_records=[path for path in plan.run_records if path not in noted])
 
 
 def carry_out(project: Project, places: Places, plan: Plan) -> int:
@@ -113,7 +132,7 @@ def carry_out(project: Project, places: Places, plan: Plan) -> int:
     dropped = drop_run_cache(project.store, set(plan.free[places.cache.name]))
     for place in places.all:
         place.delete(plan.free.get(place.name, {}))
-    for path in plan.run_records:
+    for path in [*plan.unfinished, *plan.run_records]:
         path.unlink(missing_ok=True)
     return dropped
 
@@ -180,10 +199,14 @@ def _commits(project: Project, *, with_remote_branches: bool) -> dict[str, list[
     """Return the commits on record whose objects are kept, and how each is called."""
     commits: dict[str, list[str]] = {}
     spaces = ["refs/tags", "refs/heads", *(["refs/remotes"] if with_remote_branches else [])]
-    listed = git.git(project.root, "for-each-ref", "--format=%(refname)%1f%(objectname)%1f%(*objectname)", *spaces)
-    for ref, target, of_tag in (line.split("\x1f") for line in listed.decode().splitlines()):
-        called = commits.setdefault(of_tag or target, [])
-        name = ref.split("/", 2)[2].removeprefix(f"{ARTIFACT}@")
+    form = "%(refname)%1f%(objecttype) %(objectname)%1f%(*objecttype) %(*objectname)"
+    listed = git.git(project.root, "for-each-ref", f"--format={form}", *spaces)
+    for ref, target, of_tag in (line.split("\x1f") for line in os.fsdecode(listed).splitlines()):
+        kind, object_id = (of_tag if of_tag.strip() else target).split()
+        if kind not in ("commit", "tree") and git.find_commit(project.root, object_id) is None:
+            continue  # the tag of a file, which needs no object of DVC's
+        called = commits.setdefault(object_id, [])
+        name = ledger.shown(ref.split("/", 2)[2].removeprefix(f"{ARTIFACT}@"))
         if not name.startswith(f"{ARTIFACT}#"):  # the tag of a promotion: its version has one too
             called.append(name)
     for version, commit in _registered(project):  # its tag may be missing: interrupted, or fetched without tags
@@ -218,7 +241,7 @@ def _files_of_commits(project: Project, commits: dict[str, list[str]]) -> Iterat
 
 def _workspace_files(project: Project) -> Files:
     listed = git.git(project.root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", ".")
-    paths = [project.root / name for name in listed.decode().split("\0") if _is_dvcs(name)]
+    paths = [project.root / name for name in os.fsdecode(listed).split("\0") if _is_dvcs(name)]
     return [(str(path), path.read_bytes()) for path in paths if path.is_file()]
 
 
@@ -257,8 +280,9 @@ def _records(project: Project) -> Iterable[tuple[str, bytes]]:
     """Yield every record of what was written: dvc.lock of the newest commit on, then DVC's run cache."""
     named = {run.commit: f"experiment {run.name}" for run in experiments(project)}
     # With the reflog: a commit that was amended or thrown away wrote what is in the cache, too.
-    log = git.git(project.root, "log", "--all", "--reflog", "--format=%H%x1f%s", "--", "./dvc.lock").decode()
-    for commit, subject in (line.split("\x1f", 1) for line in log.splitlines()):
+    log = git.git(project.root, "log", "--all", "--reflog", "--format=%H%x1f%s", "--", "./dvc.lock")
+    lines = log.decode(errors="replace").split("\n")  # a subject may hold what else ends a line for Python
+    for commit, subject in (line.split("\x1f", 1) for line in lines if line):
         owner = named.get(commit, f"commit {commit[:10]} '{subject}'")
         yield owner, git.read_file(project.root, commit, "dvc.lock") or b"{}"
     for entry in run_cache_entries(project.store):

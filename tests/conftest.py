@@ -98,6 +98,24 @@ def three_runs(three_runs_made: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture(scope="session")
+def one_run_made(shared_folder: Path) -> Path:
+    """A project with one small run on record (tests/one_run.py), which nobody may change."""
+    from tests.one_run import make_project
+
+    return made_once(shared_folder / "one_run", lambda folder: make_project(folder / "project"))
+
+
+@pytest.fixture
+def one_run(one_run_made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project with one run, as the current folder."""
+    folder = tmp_path / "one"
+    shutil.copytree(one_run_made / "project", folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ".config"))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a real S3 API, for the tests of this process."""
     with s3.served(tmp_path_factory.mktemp("s3") / "server.log") as address:

@@ -56,9 +56,11 @@ def forget_command(
 
         wanted = [forget.digest_or_beginning(text, here) for text in photos]
         project = Project(Path.cwd())
+        decisions.check_place(project)
         with (
             turns.no_retraining(project.root),
-            decisions.deciding(project),
+            # Without the change that it would be to finish decisions which were interrupted.
+            decisions.turn(project.root) if dry_run else decisions.deciding(project),
             experiments.only_command(),
             dvc_graph.only_run(),
             places.opened(project.store) as opened,
@@ -141,6 +143,8 @@ def _uses(project: "Project", plan: "Plan") -> Iterator[str]:
 
 
 def _holders(plan: "Plan", places: "Places") -> Iterator[str]:
+    from registry.places import CACHE
+
     for name, why in places.unreachable.items():
         yield f"the remote {name} cannot be reached: {why}"
     if plan.is_gone:
@@ -150,7 +154,7 @@ def _holders(plan: "Plan", places: "Places") -> Iterator[str]:
     for place, objects in plan.held.items():
         if objects:
             folders = sorted({"/".join(plan.holders[md5].split("/")[:2]) for md5 in objects})
-            where = "DVC's cache" if place == "cache" else f"the remote {place}"
+            where = place if place == CACHE else f"the remote {place}"
             yield f"  from {where}: {size(sum(objects.values()))} in {len(objects):,} objects of {_listed(folders)}"
     if plan.copies:
         taken = size(sum(path.stat().st_size for path in plan.copies))

@@ -43,7 +43,7 @@ def gc_command(
     with interruptible("what was not deleted yet is freed by the next `pawline gc`"):
         from flows import dvc_graph, experiments, turns
         from lineage.runs import Project
-        from registry import places, retention
+        from registry import decisions, places, retention
 
         project = Project(Path.cwd())
         with (
@@ -55,16 +55,18 @@ def gc_command(
             plan = retention.make_plan(project, opened, drop_experiments=drop_experiments, remote=remote)
             pages = _pages_without_version(project) if drop_experiments else {}
             typer.echo("\n".join(_kept(plan)))
-            if not any(plan.free.values()) and not pages and not plan.run_records:
+            if not any((*plan.free.values(), plan.unfinished, pages, plan.run_records)):
                 typer.echo("nothing to free: everything there is needed")
                 return
             typer.echo("\n".join(_freed(project, plan, pages)))
             if not yes and not typer.confirm("delete this?"):
                 typer.echo("nothing was deleted")
                 return
-            dropped = retention.carry_out(project, opened, plan)
-            for folder in pages:
-                shutil.rmtree(folder)
+            with decisions.turn(project.root):  # or a version could still be registered in between
+                plan = retention.spare(project, plan)
+                dropped = retention.carry_out(project, opened, plan)
+                for folder in pages.keys() & _pages_without_version(project).keys():
+                    shutil.rmtree(folder)
     typer.echo(f"freed {_sum(plan)}, and {dropped} entries of DVC's run cache")
     if drop_experiments:
         typer.echo("experiments keep their names and settings: `dvc exp remove --all-commits` removes those too")
@@ -98,16 +100,19 @@ def _pages_without_version(project: "Project") -> dict[Path, int]:
 
 
 def _freed(project: "Project", plan: "Plan", pages: dict[Path, int]) -> Iterable[str]:
-    from registry import retention
+    from registry import places, retention
 
     for place, objects in plan.free.items():
         if objects:
-            yield f"goes from {'the cache' if place == 'cache' else f'the remote {place}'}:"
+            yield f"goes from {'the cache' if place == places.CACHE else f'the remote {place}'}:"
             lots = retention.describe(project, objects)
             yield from _shortened(
                 f"  {size(lot.bytes):>8}  {lot.objects:6,} object{'s' if lot.objects != 1 else ' '}  {lot.what}"
                 for lot in lots
             )
+    if plan.unfinished:
+        taken = size(sum(plan.unfinished.values()))
+        yield f"goes from the cache: {taken} in {len(plan.unfinished):,} unfinished, of a DVC that was killed"
     if pages:
         yield f"goes from reports/retrain: {size(sum(pages.values()))}, pages of {len(pages)} that brought no version"
     if plan.run_records:
@@ -123,5 +128,5 @@ def _shortened(lines: Iterable[str]) -> list[str]:
 
 
 def _sum(plan: "Plan") -> str:
-    objects = sum(map(len, plan.free.values()))
-    return f"{size(sum(sum(sizes.values()) for sizes in plan.free.values()))} in {objects:,} objects"
+    going = [*plan.unfinished.values(), *(taken for sizes in plan.free.values() for taken in sizes.values())]
+    return f"{size(sum(going))} in {len(going):,} objects"

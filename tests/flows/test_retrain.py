@@ -64,6 +64,16 @@ def test_a_forgotten_photo_is_not_taken_again(recorded: Path) -> None:
     retrain.check_ready(project)
 
 
+def test_a_changed_file_may_have_any_name(
+    one_run: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("flows"), "propagate", True)
+    Path(os.fsdecode(b"caf\xe9")).touch()
+    git.git(one_run, "add", "--all")
+    retrain.check_ready(Project(one_run))
+    assert "changed since, and left out: caf\\xe9" in caplog.text
+
+
 def test_what_is_not_committed_is_left_out_and_named(
     recorded: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,32 @@ def test_files_are_those_of_the_commit_and_relative_to_the_project(project: Path
     assert git.list_files(project, second, "nothing") == []
 
 
+def test_a_name_need_not_be_utf8(project: Path) -> None:
+    name = os.fsdecode(b"tasks/caf\xe9")
+    (project / name).write_text("latin")
+    named = commit(project, "Name")
+    assert git.list_files(project, named, "tasks") == ["tasks/a file.py", name]
+    assert git.read_file(project, named, name) == b"latin"
+
+
+def test_signatures_are_not_shown(project: Path) -> None:
+    signed = sign_head(project)
+    run(project, "config", "log.showSignature", "true")
+    assert "No signature" in run(project, "log", "--format=%H")
+    assert git.git(project, "log", "--format=%H").decode() == f"{signed}\n"
+    assert git.read_commit(project, signed).id == signed
+
+
+def sign_head(folder: Path) -> str:
+    """Give the last commit a signature that nobody can verify."""
+    header, message = run(folder, "cat-file", "commit", "HEAD").split("\n\n", 1)
+    signature = "gpgsig -----BEGIN SSH SIGNATURE-----\n U1NI\n -----END SSH SIGNATURE-----"
+    (folder.parent / "signed").write_text(f"{header}\n{signature}\n\n{message}\n")
+    signed = run(folder, "hash-object", "-t", "commit", "-w", str(folder.parent / "signed"))
+    run(folder, "update-ref", "HEAD", signed)
+    return signed
+
+
 def test_a_revision_is_found_or_not_and_never_an_option(project: Path) -> None:
     head = run(project, "rev-parse", "HEAD")
     run(project, "tag", "classifier@v1.0.0")

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from lineage import lockfile
 from lineage.lockfile import LockedPath
-from lineage.runs import Project
+from lineage.runs import WORKSPACE, Project
 from registry import holders
 from registry.holders import ROLES, Photos, Records
 from tasks.image_table import ImageRow, read_images
@@ -27,7 +27,9 @@ class Found:
         tables = self.records.all("data/images.parquet")
         read = {md5: holders.read_photos(self.project.store, md5, [image_id[:8]]) for md5 in tables}
         self.photos: dict[str, Photos] = {md5: photos for md5, photos in read.items() if photos}
-        self.holders = holders.find_holders(self.project.store, self.records, self.photos)
+        found = holders.find_holders(self.project.store, self.records, self.photos)
+        self.holders = {holder.md5: holder.path for holder in found}
+        self.certain = {holder.md5 for holder in found if holder.certain}
 
     def files(self) -> set[str]:
         return set(self.holders.values())
@@ -125,7 +127,9 @@ def test_a_shard_that_is_nowhere_must_be_the_one_that_held_it(three_runs: Path) 
     for md5 in before.holders:
         if not before.holders[md5].startswith("data/features"):
             before.project.store.object_path(md5).unlink()
-    assert Found(three_runs, photo.id, before.records).holders == before.holders
+    after = Found(three_runs, photo.id, before.records)
+    assert after.holders == before.holders
+    assert after.certain == before.certain == set(before.holders)
 
 
 def test_a_raw_table_whose_run_stopped_there_is_looked_into(three_runs: Path) -> None:
@@ -139,6 +143,34 @@ def test_a_raw_table_whose_run_stopped_there_is_looked_into(three_runs: Path) ->
     found.project.store.object_path(md5).write_bytes(folder)
     steps = [step for step in found.records.steps if set(step) == {"data/images.parquet"}]
     records = Records([], [*steps, {listed.path: listed.md5}])
-    assert holders.find_holders(found.project.store, records, found.photos) == {raw: "data/raw/raw-00007.parquet"}
+    only = holders.Holder(raw, "data/raw/raw-00007.parquet", certain=True)
+    assert set(holders.find_holders(found.project.store, records, found.photos)) == {only}
     other = {table: Photos([row._replace(id="0" * 64) for row in p.rows], []) for table, p in found.photos.items()}
-    assert holders.find_holders(found.project.store, records, other) == {}, "another photo of the same path"
+    assert holders.find_holders(found.project.store, records, other) == [], "another photo of the same path"
+
+
+def test_of_several_shards_that_are_nowhere_none_is_known_to_have_held_it(one_run: Path) -> None:
+    photo = a_photo(split="train")
+    before = Found(one_run, photo.id)
+    assert sorted(before.holders.values()) == [
+        "data/features/train-00000-pooled.npy",
+        "data/raw/raw-00000.parquet",
+        "data/tfrecords/images-train.tfrecord-00000-of-00003",
+    ]
+    lose_shards(before.project)
+    after = Found(one_run, photo.id)
+    assert len(after.holders) == 9
+    assert after.certain == set()
+
+
+def lose_shards(project: Project) -> list[str]:
+    """Empty the cache of the shards of folders, but not of their lists; return their md5s."""
+    lists = [out.md5 for out in outputs(project) if out.is_folder]
+    lost = [md5 for each in lists for md5 in lockfile.parse_folder(project.store.read(each) or b"").values()]
+    for md5 in lost:
+        project.store.object_path(md5).unlink()
+    return lost
+
+
+def outputs(project: Project) -> list[LockedPath]:
+    return [out for stage in project.lock(WORKSPACE).values() for out in stage.outs]

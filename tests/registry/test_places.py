@@ -16,9 +16,10 @@ from lineage.runs import Project
 from registry import places
 from registry.places import named_objects
 from tasks.stage import PawlineError
+from tests.s3 import Bucket
 
 
-def add_remote(project: Path, name: str, url: Path) -> None:
+def add_remote(project: Path, name: str, url: Path | str) -> None:
     with (project / ".dvc/config").open("a", encoding="utf-8") as config:
         config.write(f"['remote \"{name}\"']\n    url = {url}\n")
 
@@ -32,7 +33,7 @@ def test_what_is_where_and_deleting_it(three_runs: Path, tmp_path: Path) -> None
     (three_runs / ".dvc/cache/files/md5/ab/unfinished.tmp").write_bytes(b"DVC's own")
     store = Project(three_runs).store
     with places.opened(store) as opened:
-        assert [place.name for place in opened.all] == ["cache", "backup", "fresh"]
+        assert [place.name for place in opened.all] == [places.CACHE, "backup", "fresh"]
         assert opened.unreachable == {"unplugged": f"{tmp_path / 'unplugged'} is not there"}
         assert store.remotes == ["backup", "fresh"]
         objects = opened.cache.objects()
@@ -47,6 +48,18 @@ def test_what_is_where_and_deleting_it(three_runs: Path, tmp_path: Path) -> None
         assert store.has(gone)
         with pytest.raises(PawlineError, match="Unable to acquire lock"), places.opened(Project(three_runs).store):
             pass
+
+
+def test_a_bucket_to_which_nothing_was_pushed_yet_can_be_reached(one_run: Path, bucket: Bucket) -> None:
+    for name, url in (("fresh", f"{bucket.url}/pawline"), ("gone", f"{bucket.url}-gone/pawline")):
+        add_remote(one_run, name, url)
+    store = Project(one_run).store
+    with places.opened(store) as opened:
+        [fresh] = opened.remotes
+        assert fresh.name == "fresh"
+        assert fresh.objects() == set()
+        assert fresh.sizes(["d41d8cd98f00b204e9800998ecf8427e"]) == {}
+        assert list(opened.unreachable) == ["gone"]
 
 
 def test_an_entry_of_the_run_cache_goes_with_what_it_would_bring_back(three_runs: Path) -> None:

@@ -1,6 +1,7 @@
 """What nobody needs goes, and nothing else: checked against DVC's own `dvc gc`."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -51,15 +52,15 @@ def test_what_goes_is_what_dvc_would_remove_and_every_version_still_checks_out(t
     plan = plan_for(project)
     assert {keeper.names[0] for keeper in plan.keepers} == {"workspace", "v1.0.0", "master"}
     shown = dvc("gc", "-w", "--all-branches", "--all-tags", "--all-experiments", "--dry").splitlines()
-    assert set(plan.free["cache"]) == {object_of(line) for line in shown if line.startswith("Removing ")} != set()
+    assert set(plan.free[places.CACHE]) == {object_of(line) for line in shown if line.startswith("Removing ")} != set()
     locked = Path("dvc.lock").read_text()
     Path("dvc.lock").write_text(f"stages: []\n# {' '.join(plan.free['cache'])}\n")
     run("git", "commit", "--quiet", "--message", "Damaged", "dvc.lock")
     run("git", "reset", "--quiet", "--soft", "HEAD~1")
     Path("dvc.lock").write_text(locked)
     run("git", "add", "dvc.lock")
-    lots = retention.describe(project, plan.free["cache"])
-    assert sum(lot.bytes for lot in lots) == sum(plan.free["cache"].values())
+    lots = retention.describe(project, plan.free[places.CACHE])
+    assert sum(lot.bytes for lot in lots) == sum(plan.free[places.CACHE].values())
     first = run("git", "rev-parse", "--short=10", "HEAD~2").strip()
     assert f"models/stage1 of commit {first} 'First run'" in {lot.what for lot in lots}
     with places.opened(project.store) as opened:
@@ -85,7 +86,7 @@ def test_experiments_are_kept_unless_they_are_dropped(three_runs: Path) -> None:
     assert {name for keeper in kept.keepers for name in keeper.names} >= {"wide-head", "slow-head"}
     assert not any(kept.free.values())
     dropped = plan_for(project, drop_experiments=True)
-    lots = retention.describe(project, dropped.free["cache"])
+    lots = retention.describe(project, dropped.free[places.CACHE])
     assert {"models/stage1 of experiment wide-head", "models/stage1 of experiment slow-head"} <= {
         lot.what for lot in lots
     }
@@ -130,7 +131,7 @@ def test_an_unknown_need_deletes_nothing_and_a_list_of_files_is_fetched(three_ru
     assert {md5 for md5 in version.md5s - others if project.store.has(md5)} == {
         md5 for md5 in version.md5s - others if md5.endswith(".dir")
     }
-    assert again.free["backup"] == plan.free["cache"], "the remote has what the cache had"
+    assert again.free["backup"] == plan.free[places.CACHE], "the remote has what the cache had"
     shutil.move(tmp_path / "backup", tmp_path / "unplugged")
     next(project.store.object_path(md5) for md5 in version.md5s - others if md5.endswith(".dir")).unlink()
     with pytest.raises(PawlineError, match=r"nothing is deleted: v1\.0\.0 needs the folder .* is neither in the cache"):
@@ -142,12 +143,52 @@ def test_an_unknown_need_deletes_nothing_and_a_list_of_files_is_fetched(three_ru
 def test_a_branch_that_cannot_be_read_deletes_nothing(three_runs: Path) -> None:
     """Git passes over it as if it were not there."""
     run("git", "branch", "feature", "HEAD~1")
-    needed = plan_for(Project(three_runs)).free["cache"]
+    needed = plan_for(Project(three_runs)).free[places.CACHE]
     (three_runs / ".git/refs/heads/feature").write_bytes(b"")
     with pytest.raises(PawlineError, match=r"^git cannot read a branch or tag"):
         plan_for(Project(three_runs))
     (three_runs / ".git/refs/heads/feature").unlink()
-    assert len(plan_for(Project(three_runs)).free["cache"]) > len(needed)
+    assert len(plan_for(Project(three_runs)).free[places.CACHE]) > len(needed)
+
+
+def test_what_git_takes_is_no_obstacle(one_run: Path) -> None:
+    """Names that are no UTF-8, tags of files, and subjects in which Python sees several lines."""
+    latin = os.fsdecode(b"caf\xe9")
+    Path(latin).touch()
+    run("git", "add", latin)
+    run("git", "commit", "--quiet", "--message", "Name")
+    Path(f"{latin}.dvc").write_text("outs: []\n")
+    run("git", "branch", latin)
+    blob = run("git", "hash-object", "dvc.lock").strip()
+    run("git", "tag", "a-file", blob)
+    run("git", "tag", "--annotate", "--message", "It", "an-annotated-file", "a-file")
+    run("git", "tag", "--annotate", "--message", "It", "a-nested-tag", "an-annotated-file")
+    Path("data/raw/raw-00000.parquet").write_bytes(b"other photos")
+    dvc("commit", "--force", "--quiet", "ingest")
+    run("git", "commit", "--quiet", "--all", "--message", "Two\u2028lines")
+    run("git", "reset", "--quiet", "--hard", "HEAD~1")
+    project = Project(one_run)
+    plan = plan_for(project)
+    assert {name for keeper in plan.keepers for name in keeper.names} == {"workspace", "main", "caf\\xe9"}
+    lots = retention.describe(project, plan.free[places.CACHE])
+    assert [lot.what[-12:] for lot in lots] == [" 'Two\u2028lines'"]
+
+
+def add_unneeded(cache: Path) -> Path:
+    path = cache / "files/md5/d4/1d8cd98f00b204e9800998ecf8427e"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def test_a_remote_called_cache_is_freed_only_if_it_is_named(one_run: Path, tmp_path: Path) -> None:
+    add_remote(one_run, "cache", tmp_path / "backup")
+    here, there = add_unneeded(one_run / ".dvc/cache"), add_unneeded(tmp_path / "backup")
+    project = Project(one_run)
+    for remote, left in ((None, [there]), ("cache", [])):
+        with places.opened(project.store) as opened:
+            retention.carry_out(project, opened, retention.make_plan(project, opened, remote=remote))
+        assert [path for path in (here, there) if path.exists()] == left
 
 
 def register(project: Project, version: str, commit: str) -> None:
@@ -172,7 +213,7 @@ def test_what_the_registry_took_in_is_kept_without_its_tag(three_runs: Path) -> 
         Path(".dvc/tmp/rwlock").write_text(writing("data/raw", pid))
         with pytest.raises(PawlineError, match=r"is at work here \(pid \d+\): wait for it to end and run this again"):
             retention.carry_out(project, opened, untagged)
-        assert opened.cache.sizes(untagged.free["cache"]) == untagged.free["cache"] != {}
+        assert opened.cache.sizes(untagged.free[places.CACHE]) == untagged.free[places.CACHE] != {}
     clone = three_runs.parent / "clone"
     run("git", "clone", "--quiet", "--depth", "1", "--no-single-branch", f"file://{three_runs}", str(clone))
     shutil.copytree(".dvc/cache", clone / ".dvc/cache")

@@ -11,17 +11,19 @@ import typer
 
 from flows.commands.forget import forget_command
 from lineage import git
+from lineage.runs import Project
 from registry import ledger, signing
 from tasks.params import check_params
 from tasks.raw import read_shard
 from tasks.stage import PawlineError
 from tests.registry.test_holders import a_photo
 from tests.registry.test_places import add_remote
+from tests.registry.test_retention import register
 
 
 def state(root: Path) -> list[Any]:
     """The refs, the parameters, and the files there are; but for DVC's and our locks."""
-    files = {path for path in root.rglob("*") if path.is_file() and "tmp" not in path.parts}
+    files = {path for path in root.rglob("*") if path.is_file() and "tmp" not in path.relative_to(root).parts}
     return [git.git(root, "for-each-ref"), (root / "params.yaml").read_bytes(), files]
 
 
@@ -82,6 +84,14 @@ def check_the_signature(root: Path, tmp_path: Path) -> None:
     for name in ("decisions/0003.json", "decisions/0003.sig", f"keys/{book.keys[0]}.pem"):
         (tmp_path / Path(name).name).write_bytes(book.read(name) or b"")
     signing.verify_file(tmp_path / "0003.json", tmp_path / "0003.sig", tmp_path / f"{book.keys[0]}.pem")
+
+
+def test_a_dry_run_finishes_no_decision_that_was_interrupted(one_run: Path) -> None:
+    register(Project(one_run), "v1.0.0", git.find_commit(one_run, "HEAD") or "")
+    subprocess.run(["git", "tag", "--delete", "classifier@v1.0.0"], check=True)
+    before = state(one_run)
+    forget_command([a_photo(split="train").id], dry_run=True)
+    assert state(one_run) == before
 
 
 def test_without_what_a_record_needs_nothing_is_deleted(

@@ -1,12 +1,13 @@
 """`pawline gc` shows what goes and for whom the rest stays, asks, and frees."""
 
+import hashlib
 import io
 import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from flows.commands.gc import gc_command
 from lineage.runs import Project, experiments
 from registry.places import named_objects
 from tasks.stage import PawlineError
-from tests.flows.conftest import SLEEPS
+from tests.flows.conftest import SLEEPS, dvc
+from tests.plumbing import git
+from tests.registry.test_retention import add_unneeded, register
 
 
 def test_it_shows_and_asks_before_it_frees(
@@ -38,6 +41,55 @@ def test_it_shows_and_asks_before_it_frees(
     assert "\nfreed 3" in capsys.readouterr().out
     assert set(Path(".dvc/cache/files").rglob("*")) < set(before)
     gc_command()
+    assert capsys.readouterr().out.endswith("nothing to free: everything there is needed\n")
+
+
+class AfterThought:
+    """A standard input of somebody who does something else first, then answers yes."""
+
+    def __init__(self, first: Callable[[], object]) -> None:
+        self._first = first
+
+    def readline(self, _: int = -1) -> str:
+        self._first()
+        return "y\n"
+
+
+@pytest.mark.parametrize("kept_by", ["version", "branch"])
+def test_what_somebody_needs_by_the_time_it_is_answered_stays(
+    kept_by: str, one_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Project(one_run)
+    git("checkout", "--quiet", "--detach")
+    Path("data/raw/raw-00000.parquet").write_bytes(b"other photos")
+    dvc("commit", "--force", "--quiet", "ingest")
+    git("commit", "--quiet", "--all", "--message", "Other photos")
+    commit, changed = git("rev-parse", "HEAD"), Path("data/raw/raw-00000.parquet").read_bytes()
+    git("checkout", "--quiet", "main")
+    unneeded = add_unneeded(one_run / ".dvc/cache")
+    keep = {
+        "version": lambda: register(project, "v1.0.0", commit),
+        "branch": lambda: git("branch", "kept", commit),
+    }
+    monkeypatch.setattr(sys, "stdin", AfterThought(keep[kept_by]))
+    gc_command()
+    shown = capsys.readouterr().out
+    assert "in 3 objects\ndelete this?" in shown
+    assert "freed 0 B in 1 objects" in shown
+    assert not unneeded.exists()
+    assert project.store.has(hashlib.md5(changed, usedforsecurity=False).hexdigest())
+
+
+def test_what_dvc_left_unfinished_goes(one_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    half = one_run / ".dvc/cache/files/md5/ab/.vNf7.tmp"
+    half.parent.mkdir(exist_ok=True)
+    half.write_bytes(b"a photo")
+    gc_command(yes=True)
+    shown = capsys.readouterr().out
+    assert "goes from the cache: 7 B in 1 unfinished, of a DVC that was killed\n" in shown
+    assert "freed 7 B in 1 objects" in shown
+    assert not half.exists()
+    gc_command(yes=True)
     assert capsys.readouterr().out.endswith("nothing to free: everything there is needed\n")
 
 
