@@ -88,6 +88,7 @@ def retrain(
         if no_turn is not None:
             return _ended(SKIPPED, no_turn)
         cancelling.check()  # while it waited
+        finish_pending(project)
         commit = git.find_commit(project.root, "HEAD") or ""
         lock = _last_lock(project)
         sharing.pull_missing(project, lock or git.read_file(project.root, commit, "dvc.lock"))

@@ -54,10 +54,20 @@ def opened(project: Project, commit: str, lock: bytes | None) -> Iterator[Path]:
     if lock is not None:
         (folder / "dvc.lock").write_bytes(lock)
     mending.mend(folder)
+    _check_lists(project, folder / "dvc.lock")
     with dvc_errors(), Repo(str(folder)) as repo:
         repo.checkout(force=True, allow_missing=True)
     yield folder
     remove(root, folder)
+
+
+def _check_lists(project: Project, lock_path: Path) -> None:
+    """Make sure that no list of files leads out of the worktree: DVC would write there."""
+    content = lock_path.read_bytes() if lock_path.exists() else b"{}"
+    for out in (out for stage in lockfile.parse_lock(content).values() for out in stage.outs if out.is_folder):
+        listed = project.store.object_path(out.md5)
+        if listed.is_file():
+            lockfile.parse_folder(listed.read_bytes())
 
 
 def place(root: Path) -> Path:

@@ -118,7 +118,7 @@ def check_refs(root: Path, *patterns: str) -> None:
         PawlineError: One of them is damaged, or what it leads to.
     """
     done = _run(root, "for-each-ref", "--format=%(refname)", *patterns)
-    refs, said = os.fsdecode(done.stdout).splitlines(), done.stderr.decode(errors="replace")
+    refs, said = os.fsdecode(done.stdout).split("\n")[:-1], done.stderr.decode(errors="replace")
     if refs and "broken ref" not in said:
         done = _run(root, "rev-list", "--no-walk", *refs)
         said = done.stderr.decode(errors="replace")
@@ -148,7 +148,7 @@ def list_files(root: Path, commit: str, folder: str) -> list[str]:
 
 def tags(root: Path, pattern: str) -> list[str]:
     """Return the tags that match a pattern such as `classifier@*`."""
-    return git(root, "tag", "--list", pattern).decode().split()
+    return os.fsdecode(git(root, "tag", "--list", pattern)).split("\n")[:-1]
 
 
 def _run(root: Path, *arguments: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:

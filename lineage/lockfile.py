@@ -1,6 +1,7 @@
 """`dvc.lock` and `dvc.yaml` as data: what every stage read and wrote, by hash, when it last ran."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -12,6 +13,7 @@ from ruamel.yaml.error import YAMLError
 from tasks.stage import PawlineError
 
 FOLDER_SUFFIX = ".dir"  # DVC's hash of a folder: of the JSON list of its files
+MD5 = re.compile(r"[0-9a-f]+(\.dir)?")  # the cache's and the remotes' files are called by it: nothing else may be in it
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def parse_folder(content: bytes) -> dict[str, str]:
     """
     try:
         files = {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
-        if not all(_leads_inside(path) and isinstance(md5, str) for path, md5 in files.items()):
+        if not all(_leads_inside(path) and MD5.fullmatch(md5) for path, md5 in files.items()):
             raise ValueError
         return files
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -139,4 +141,7 @@ def _stage(name: str, raw: dict[str, Any]) -> LockedStage:
 
 
 def _paths(raw: list[dict[str, Any]]) -> tuple[LockedPath, ...]:
-    return tuple(LockedPath(str(e["path"]), str(e["md5"]), int(e["size"]), e.get("nfiles")) for e in raw)
+    paths = tuple(LockedPath(str(e["path"]), str(e["md5"]), int(e["size"]), e.get("nfiles")) for e in raw)
+    if not all(MD5.fullmatch(path.md5) for path in paths):
+        raise ValueError("an md5 is none")
+    return paths

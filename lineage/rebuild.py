@@ -59,8 +59,8 @@ def fresh_copy(project: Project, run: Run, lock: Lock) -> Iterator[Path]:
             f"the rebuild needs a folder beside the project, and {root.parent} refuses it ({error.strerror}): "
             "copy the project to where you may write"
         ) from error
-    try:
-        with _at_work(folder):
+    with _at_work(folder):
+        try:
             if run.commit is None:
                 _copy_workspace(root, lock, folder)
             else:
@@ -69,8 +69,8 @@ def fresh_copy(project: Project, run: Run, lock: Lock) -> Iterator[Path]:
             params = lockfile.load_yaml((folder / "params.yaml").read_bytes(), origin="params.yaml")
             link_outside_files(root, folder, params)
             yield folder
-    finally:
-        shutil.rmtree(folder)
+        finally:  # while the lock is held: another rebuild would take the folder for a dead one
+            shutil.rmtree(folder)
 
 
 def remove_dead(root: Path) -> None:

@@ -206,8 +206,8 @@ def experiments(project: Project) -> list[Run]:
     if not project.has_history:
         return []
     form = "%(refname)%1f%(objectname)"
-    lines = git.git(project.root, "for-each-ref", f"--format={form}", EXPERIMENTS).decode().splitlines()
-    pairs = [line.split("\x1f") for line in lines]
+    listed = os.fsdecode(git.git(project.root, "for-each-ref", f"--format={form}", EXPERIMENTS))
+    pairs = [line.split("\x1f") for line in listed.split("\n")[:-1]]
     # refs/exps/ab/cdef.../name; DVC keeps its own bookkeeping beside them (exec, queue)
     return [
         Run(ref.split("/")[-1], "experiment", commit)

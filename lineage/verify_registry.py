@@ -1,6 +1,7 @@
 """The registry: its decisions, chained and signed, the files they name by SHA-256, and the tags that carry them out."""
 
 import hashlib
+import os
 import tempfile
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -206,8 +207,8 @@ def _verify_named(registry: Registry) -> None:
 
 def _tags(root: Path) -> dict[str, str]:
     """Return the classifier's tags with the ids of their objects, which are not read here."""
-    listed = git.git(root, "for-each-ref", "--format=%(refname) %(objectname)", f"refs/tags/{ARTIFACT}*").decode()
-    pairs = (line.rsplit(" ", 1) for line in listed.splitlines())
+    listed = git.git(root, "for-each-ref", "--format=%(refname) %(objectname)", f"refs/tags/{ARTIFACT}*")
+    pairs = (line.rsplit(" ", 1) for line in os.fsdecode(listed).split("\n")[:-1])
     tags = {ref.removeprefix("refs/tags/"): object_id for ref, object_id in pairs}
     return {tag: object_id for tag, object_id in tags.items() if tag.removeprefix(ARTIFACT)[:1] in ("@", "#")}
 

@@ -248,11 +248,11 @@ def _check_all_count(book: Ledger) -> None:
 def _check_tags(book: Ledger, registry: Registry) -> None:
     """Make sure that no tag says otherwise than the decisions: to make or move one takes no key.
 
-    A version that was tagged without Pawline is left alone: it can be no champion.
+    A version that was tagged without Pawline is left alone, a champion is not. Without the branch no tag holds.
     """
     made = {decision.tag for decision in book.decisions}
     for link in registry.links:
-        if link.kind != "tag" or link.status != "tampered":
+        if link.kind != "tag" or (link.status != "tampered" and book.tip is not None):
             continue
         if link.name in made:
             raise PawlineError(

@@ -15,6 +15,7 @@ from pathlib import Path
 from lineage import lockfile, rebuild
 from lineage.runs import Project, is_file
 from lineage.store import file_md5
+from lineage.verify_registry import forgotten_objects
 from registry import decisions, holders
 from registry.holders import Records, Row, Use
 from registry.ledger import Ledger
@@ -121,7 +122,7 @@ def make_plan(project: Project, places: Places, book: Ledger, wanted: Sequence[s
     earlier = [decision for decision in book.decisions if decision.action == "forget"]
     forgotten = {image_id for decision in earlier for image_id in decision.details["ids"]}
     ids = _resolve(wanted, {row.id for row in rows} | forgotten)
-    found_holders = holders.find_holders(project.store, records, photos)
+    found_holders = holders.find_holders(project.store, records, photos, forgotten_objects(project))
     held_by = {holder.md5: holder.path for holder in found_holders}
     uses = holders.find_uses(records, photos)
     return Plan(

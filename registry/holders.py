@@ -7,7 +7,7 @@ whichever run named it, committed or not.
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -34,7 +34,7 @@ RAW, IMAGES, TFRECORDS, FEATURES, EXPLANATIONS, REPORT = (
 )
 PATHS = frozenset((RAW, IMAGES, TFRECORDS, FEATURES, EXPLANATIONS, REPORT))
 TFRECORD_NAME = re.compile(r".*-(\w+)\.tfrecord-(\d+)-of-\d+")
-FEATURES_NAME = re.compile(r"(\w+)-(\d+)-(?!labels|ids)\w+\.npy")  # those hold no more than the class and the id
+FEATURES_NAME = re.compile(r"(\w+)-(\d+)-(?!labels|ids)\w+\.npy")  # which hold the class and the id
 
 Role = Literal["trained on", "chose the epoch", "judged on", "quarantined"]
 ROLES: dict[str, Role] = {"train": "trained on", "val": "chose the epoch", "test": "judged on", "": "quarantined"}
@@ -145,14 +145,16 @@ def find_uses(records: Records, photos: dict[str, Photos]) -> list[Use]:
     return uses
 
 
-def find_holders(store: Store, records: Records, photos: dict[str, Photos]) -> list[Holder]:
+def find_holders(
+    store: Store, records: Records, photos: dict[str, Photos], forgotten: Collection[str] = ()
+) -> list[Holder]:
     """Return the objects that hold something of photos.
 
-    A shard is looked into, and fetched for that if need be. If none that can be looked into holds the photo, it must be
-    in one of those that are nowhere, and all these are returned: what was computed from them may still be here. They
-    are possible holders; one alone is certain.
+    A shard is looked into, and fetched for that if need be, but for those that were forgotten earlier. If none that can
+    be looked into holds the photo, it must be in one of those that are nowhere, and all these are returned: what was
+    computed from them may still be here. They are possible holders; one alone is certain.
     """
-    search = _Search(store)
+    search = _Search(store, forgotten)
     rows = {table: found.rows for table, found in photos.items() if found.rows}
     judged = records.pairs(RAW, IMAGES)
     holders: list[Holder] = []
@@ -168,7 +170,8 @@ def find_holders(store: Store, records: Records, photos: dict[str, Photos]) -> l
             holders += search.features(computed, shards) if source == folder else []
     ids = {row.id for known in rows.values() for row in known}
     holders += [holder for table in records.all(EXPLANATIONS) for holder in search.explanations(table, ids)]
-    # A page shows quarantined photos, mistakes, suspicious labels; which ones, only their pixels would say.
+    # A page shows quarantined photos, mistakes, suspicious labels; which ones, only their pixels would say. So each
+    # counts as one that did.
     return holders + [Holder(page, REPORT, True) for table, page in records.pairs(IMAGES, REPORT) if table in rows]
 
 
@@ -184,8 +187,8 @@ def raw_shard_holds(shard: Path, rows: Iterable[Row]) -> bool:
 class _Search:
     """Looks into shards."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, forgotten: Collection[str]) -> None:
+        self._store, self._forgotten = store, forgotten
 
     def raw(self, folder: str, rows: list[Row], *, is_there: bool) -> list[Holder]:
         """Return the raw shards that hold photos; `is_there` says that the folder has them."""
@@ -239,7 +242,7 @@ class _Search:
         return image_id.encode() in self._store.object_path(md5).read_bytes() if self._bring(md5) else None
 
     def _bring(self, md5: str) -> bool:
-        if not self._store.has(md5):
+        if not self._store.has(md5) and md5 not in self._forgotten:
             self._store.fetch([md5])
         return self._store.has(md5)
 

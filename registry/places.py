@@ -5,7 +5,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,12 +155,23 @@ def drop_run_cache(store: Store, gone: set[str]) -> int:
     return dropped
 
 
-def unfinished_objects(store: Store) -> list[Path]:
-    """Return what DVC left in the cache when it was killed in the middle of an object.
+def unfinished_objects(store: Store, *, at_rest_seconds: float = 0.0) -> dict[Path, int]:
+    """Return what DVC left in the cache when it was killed in the middle of an object, with its bytes.
 
     Where other projects write to the cache, whose commands are not kept waiting here, it may be at work on it: none.
+
+    Args:
+        store: The project's.
+        at_rest_seconds: Nothing was written to it for so long. `pawline verify --fetch` and `predict` fetch without
+            waiting for anybody.
     """
-    return [] if is_shared(store) else sorted(store.cache_dir.glob("*/*.tmp"))
+    found: dict[Path, int] = {}
+    for path in [] if is_shared(store) else sorted(store.cache_dir.glob("*/*.tmp")):
+        with suppress(FileNotFoundError):  # by now it has its name
+            seen = path.stat()
+            if time.time() - seen.st_mtime >= at_rest_seconds:
+                found[path] = seen.st_size
+    return found
 
 
 def run_cache_entries(store: Store) -> list[Path]:

@@ -25,6 +25,7 @@ from registry.places import (
 from tasks.stage import PawlineError
 
 WORKSPACE = "workspace"
+AT_REST_SECONDS = 600.0  # who fetches an object writes to it more often
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def make_plan(project: Project, places: Places, *, drop_experiments: bool = Fals
     free = {place.name: place.sizes(place.objects() - needed) for place in freed}
     noted = {path for keeper in keepers for path in keeper.run_records}
     run_records = sorted(prefect_runs.record_paths(project) - noted)
-    unfinished = {path: path.stat().st_size for path in unfinished_objects(project.store)}
+    unfinished = unfinished_objects(project.store, at_rest_seconds=AT_REST_SECONDS)
     return Plan(keepers, places.cache.sizes(needed), free, unfinished, run_records, drop_experiments)
 
 
@@ -201,7 +202,7 @@ def _commits(project: Project, *, with_remote_branches: bool) -> dict[str, list[
     spaces = ["refs/tags", "refs/heads", *(["refs/remotes"] if with_remote_branches else [])]
     form = "%(refname)%1f%(objecttype) %(objectname)%1f%(*objecttype) %(*objectname)"
     listed = git.git(project.root, "for-each-ref", f"--format={form}", *spaces)
-    for ref, target, of_tag in (line.split("\x1f") for line in os.fsdecode(listed).splitlines()):
+    for ref, target, of_tag in (line.split("\x1f") for line in os.fsdecode(listed).split("\n")[:-1]):
         kind, object_id = (of_tag if of_tag.strip() else target).split()
         if kind not in ("commit", "tree") and git.find_commit(project.root, object_id) is None:
             continue  # the tag of a file, which needs no object of DVC's

@@ -1,8 +1,8 @@
 """Stage `features`: what is frozen is computed once, for every evaluation image and N views of every training image.
 
 reads   data/tfrecords/, models/backbone/, params.yaml: features, image, fine_tune.unfrozen_layers
-writes  data/features/ (pooled vectors for stage 1, boundary tensors for stage 2, labels, ids, manifest.json,
-        environment.json),
+writes  data/features/ (pooled vectors for stage 1, boundary tensors for stage 2, labels, ids, digests of the images,
+        manifest.json, environment.json),
         data/features.json (what each shard was made from: the next run takes over what would be the same)
 
 python -m tasks.features    (about 300 views a second on two cores; an interrupted run carries on at its last shard)

@@ -1,3 +1,5 @@
+import hashlib
+import json
 import threading
 from pathlib import Path
 
@@ -5,7 +7,7 @@ import pytest
 
 from flows import experiments, worktree
 from flows.dvc_graph import LOCK_PATH, hold_lock
-from lineage import git
+from lineage import git, lockfile
 from lineage.runs import WORKSPACE, Project
 from tasks.stage import PawlineError
 from tests.flows.conftest import PARAMS, dvc
@@ -51,6 +53,19 @@ def test_it_starts_from_another_lock_as_far_as_its_outputs_are_here(recorded: Pa
     with worktree.opened(project, commit, newer) as folder:
         assert (folder / "right.txt").read_text() == right
         assert (folder / "dvc.lock").read_bytes() == newer
+
+
+def test_a_list_of_files_that_leads_outside_is_not_followed(recorded: Path) -> None:
+    project, commit = Project(recorded), head(recorded)
+    out = project.lock(WORKSPACE)["join"].outs[0]
+    listing = json.dumps([{"md5": out.md5, "relpath": "../../evil.txt"}]).encode()
+    md5 = hashlib.md5(listing, usedforsecurity=False).hexdigest() + lockfile.FOLDER_SUFFIX
+    project.store.object_path(md5).parent.mkdir(parents=True, exist_ok=True)
+    project.store.object_path(md5).write_bytes(listing)
+    hostile = (recorded / "dvc.lock").read_bytes().replace(out.md5.encode(), md5.encode())
+    with pytest.raises(PawlineError, match="tampered"), worktree.opened(project, commit, hostile):
+        pass
+    assert list(recorded.parent.rglob("evil.txt")) == []
 
 
 def test_what_an_interrupted_run_left_is_carried_on_with(recorded: Path) -> None:

@@ -104,6 +104,17 @@ def test_what_dvc_did_not_write_is_refused_in_one_line_that_names_the_file(conte
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("md5", ["..../../x", "aa/b", "", "zz", 1])
+def test_what_the_caches_files_are_called_by_leads_nowhere(md5: object) -> None:
+    content = json.dumps([{"md5": md5, "relpath": "a"}]).encode()
+    with pytest.raises(PawlineError, match="tampered: a list of files"):
+        lockfile.parse_folder(content)
+    stages = {"a": {"cmd": "x", "outs": [{"path": "p", "md5": md5, "size": 1}]}}
+    if md5 != 1:  # in YAML a number may be meant
+        with pytest.raises(PawlineError, match="is not what DVC writes"):
+            lockfile.parse_lock(json.dumps({"stages": stages}).encode())
+
+
 @pytest.mark.parametrize("path", ["../a", "a/../../b", "/etc/passwd", "a//b", ".", "", "a\0b", 1])
 def test_a_folders_list_names_nothing_outside_of_it(path: object) -> None:
     content = json.dumps([{"md5": "aa", "relpath": path}]).encode()

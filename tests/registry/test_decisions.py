@@ -239,6 +239,15 @@ def test_a_tag_that_says_otherwise_than_the_decisions_stops_the_next_one(project
     assert len(make(project, None).decisions) == 3
 
 
+def test_a_champion_before_any_decision_stops_the_first_one(project: Project) -> None:
+    git(project.root, "tag", "classifier@v1.0.0")
+    git(project.root, "tag", "classifier#champion#1")
+    with pytest.raises(PawlineError, match=r"^the tag classifier#champion#1: no branch `registry` says who registered"):
+        make(project, None)
+    git(project.root, "tag", "--delete", "classifier#champion#1")
+    assert len(make(project, None).decisions) == 1
+
+
 @pytest.mark.parametrize("name", ["00002.json", "2.json", "0002.json.json", "0002.JSON", "notes.md", "x/0002.json"])
 def test_a_decision_has_one_spelling(project: Project, name: str) -> None:
     book = make(project, None)

@@ -54,7 +54,7 @@ def test_what_goes_is_what_dvc_would_remove_and_every_version_still_checks_out(t
     shown = dvc("gc", "-w", "--all-branches", "--all-tags", "--all-experiments", "--dry").splitlines()
     assert set(plan.free[places.CACHE]) == {object_of(line) for line in shown if line.startswith("Removing ")} != set()
     locked = Path("dvc.lock").read_text()
-    Path("dvc.lock").write_text(f"stages: []\n# {' '.join(plan.free['cache'])}\n")
+    Path("dvc.lock").write_text(f"stages: []\n# {' '.join(plan.free[places.CACHE])}\n")
     run("git", "commit", "--quiet", "--message", "Damaged", "dvc.lock")
     run("git", "reset", "--quiet", "--soft", "HEAD~1")
     Path("dvc.lock").write_text(locked)

@@ -85,6 +85,10 @@ def test_what_dvc_left_unfinished_goes(one_run: Path, capsys: pytest.CaptureFixt
     half.parent.mkdir(exist_ok=True)
     half.write_bytes(b"a photo")
     gc_command(yes=True)
+    assert half.exists(), "somebody may be at work on it"
+    os.utime(half, (1, 1))
+    capsys.readouterr()
+    gc_command(yes=True)
     shown = capsys.readouterr().out
     assert "goes from the cache: 7 B in 1 unfinished, of a DVC that was killed\n" in shown
     assert "freed 7 B in 1 objects" in shown
