@@ -31,12 +31,13 @@ MOST_COMMITS = 100  # that are looked through for an earlier run
 Context = dict[str, Any]
 
 
-def collect(project: Project, latency_ms: dict[str, float]) -> Context:
+def collect(project: Project, latency_ms: dict[str, float], machine: str | None = None) -> Context:
     """Return what there is to say of the run in the workspace.
 
     Args:
         project: The checkout, or a worktree of it.
-        latency_ms: Of one photo, by export format, on this machine.
+        latency_ms: Of one photo, by export format.
+        machine: Where that was measured, if not here.
 
     Raises:
         PawlineError: Nothing ran here yet, or the registry cannot be read.
@@ -50,7 +51,7 @@ def collect(project: Project, latency_ms: dict[str, float]) -> Context:
         "verdict": verdict,
         "latency_ms": {name: round(milliseconds, 2) for name, milliseconds in latency_ms.items()},
         "stages": _stage_times(project, lock),
-        "machine": describe_machine(),
+        "machine": machine or describe_machine(),
     }
 
 
@@ -97,8 +98,10 @@ def time_exports(root: Path) -> dict[str, float]:
         return latency_ms
 
 
-def known_times(classifier_sha256: str) -> dict[str, float]:
-    """Return how long the exports of a classifier took when they were timed last; nothing if that was another one.
+def known_times(classifier_sha256: str) -> tuple[dict[str, float], str | None]:
+    """Return how long the exports of a classifier took when they were timed last, and on which machine.
+
+    Nothing if that was another classifier.
 
     Raises:
         PawlineError: reports/context.json is damaged.
@@ -107,8 +110,9 @@ def known_times(classifier_sha256: str) -> dict[str, float]:
         context: Context = json.loads(CONTEXT_PATH.read_text(encoding="utf-8")) if CONTEXT_PATH.is_file() else {}
     except json.JSONDecodeError as error:
         raise PawlineError(f"{CONTEXT_PATH} is no JSON ({error}): `pawline report` writes it anew") from error
-    latency_ms: dict[str, float] = context.get("latency_ms", {})
-    return latency_ms if context.get("classifier_sha256") == classifier_sha256 else {}
+    if context.get("classifier_sha256") != classifier_sha256 or not context.get("latency_ms"):
+        return {}, None
+    return context["latency_ms"], context.get("machine")
 
 
 def describe_run(project: Project, run: Run, kind: str, *, same: bool) -> Context:
@@ -144,7 +148,9 @@ def _standing(project: Project, lock: Lock, sha256: str) -> tuple[Context | None
     if entry is None or entry.sha256[MODEL_PATH] != sha256:
         return describe_run(project, current, "champion", same=False), None
     chosen = (each for each in reversed(book.decisions) if each.action in CHOOSING and each.version == current.name)
-    decision = next(chosen)
+    decision = next(chosen, None)
+    if decision is None:  # a tag of somebody else's
+        return describe_run(project, current, "champion", same=True), None
     verdict = {"promoted": True, "text": decision.reason or f"promoted by {decision.by}"}
     before = decision.details.get("before")
     if before is None:

@@ -181,7 +181,7 @@ def judge(project: Project, run: Run, folder: Path) -> Verdict:
     reports = project.root / worktree.REPORTS_DIR / run.name
     reports.mkdir(parents=True, exist_ok=True)
     context = report_context.collect(Project(folder), latency_ms={})
-    if result.verdict.promote and context["against"] is not None:
+    if result.verdict.promote and result.verdict.champion is not None and context["against"] is not None:
         context["against"]["kind"] = report_context.FORMER_CHAMPION
     context["verdict"] = {"promoted": result.verdict.promote, "text": summary(result.verdict)}
     report_context.draw(context, folder, reports / "report.html")

@@ -45,8 +45,10 @@ def report_command(
         # What is missing shows before anything is measured.
         digest = report_context.read_classifier_digest(project.root)
         with dvc_graph.only_run() as lock_fd:
-            latency_ms = report_context.time_exports(project.root) if times else report_context.known_times(digest)
-            context = report_context.collect(project, latency_ms)
+            latency_ms, machine = (
+                (report_context.time_exports(project.root), None) if times else report_context.known_times(digest)
+            )
+            context = report_context.collect(project, latency_ms, machine)
             write_json(context, CONTEXT_PATH)
             dvc_graph.reproduce_stage("report", force=False, lock_fd=lock_fd)
     exported = _read_json(EXPORT_PATH)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from flows.report_context import collect, describe_machine, draw, read_classifier_digest
+from flows.report_context import CONTEXT_PATH, collect, describe_machine, draw, known_times, read_classifier_digest
 from lineage import git, prefect_runs
 from lineage.records import RunRecord
 from lineage.runs import MODEL_PATH, WORKSPACE, Project, find_run
 from registry.champion import promote, rollback
 from registry.register import register
 from registry.signing import KEY_VARIABLE
-from tasks.stage import PawlineError
+from tasks.stage import PawlineError, write_json
 
 
 @pytest.fixture
@@ -67,6 +67,24 @@ def test_the_first_champion_is_compared_with_itself(project: Project) -> None:
     context = collect(project, {})
     assert context["against"]["same_classifier"]
     assert context["verdict"] == {"promoted": True, "text": "promoted by tests <tests@example.com>"}
+
+
+def test_a_champion_that_nobody_decided_on_has_no_verdict(project: Project) -> None:
+    register(project, find_run(project, "HEAD"), reason="first")
+    git.git(project.root, "tag", "classifier#champion#1")  # as GTO would
+    context = collect(project, {})
+    assert (context["against"]["same_classifier"], context["verdict"]) == (True, None)
+
+
+def test_known_times_are_of_the_machine_where_they_were_measured(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project.root)
+    digest = read_classifier_digest(project.root)
+    write_json(collect(project, {"keras": 12.3}, "8 x Fast"), project.root / CONTEXT_PATH)
+    assert known_times(digest) == ({"keras": 12.3}, "8 x Fast")
+    assert collect(project, *known_times(digest))["machine"] == "8 x Fast"
+    assert known_times("another") == ({}, None)
 
 
 def test_times_are_those_that_pawline_run_noted_for_this_very_run(project: Project) -> None:
