@@ -117,6 +117,12 @@ def combine(preset: str | None, overrides: Mapping[str, Any]) -> Settings:
     return settings
 
 
+def over_preset(preset: str | None, given: Settings) -> Settings:
+    """Return single settings to go over a preset, and with them the `data.source` which their path needs."""
+    settings = combine(preset, given)
+    return {key: value for key, value in settings.items() if key in given or key == "data.source"}
+
+
 def relative_to_root(path: Any, here: Path) -> Any:  # noqa: ANN401 - the user may have given something else
     """Return a path that was given in `here` as seen from the current folder; URLs and absolute paths stay."""
     if not isinstance(path, str) or "://" in path or not path:

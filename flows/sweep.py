@@ -95,9 +95,10 @@ def combine(grid: Mapping[str, Sequence[str]], base: presets.Settings) -> list[C
     Raises:
         PawlineError: A combination is impossible, or there are too many.
     """
+    count = math.prod(map(len, grid.values()))
+    if count > MOST_COMBINATIONS:
+        raise PawlineError(f"{count} combinations are more than {MOST_COMBINATIONS}: sweep fewer values")
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    if len(combinations) > MOST_COMBINATIONS:
-        raise PawlineError(f"{len(combinations)} combinations are more than {MOST_COMBINATIONS}: sweep fewer values")
     values = presets.apply_settings(read_values(presets.PARAMS_PATH), base)
     for combination in combinations:
         try:
@@ -122,8 +123,8 @@ def share_work(combinations: Sequence[Combination], plan: Plan) -> list[Combinat
 
 
 def settings_of(combination: Combination) -> presets.Settings:
-    """Return a combination's values."""
-    return {key: presets.parse_value(text, key) for key, text in combination.items()}
+    """Return a combination's values, and the `data.source` which its path needs."""
+    return presets.combine(None, {key: presets.parse_value(text, key) for key, text in combination.items()})
 
 
 def in_words(combination: Combination) -> str:

@@ -44,8 +44,9 @@ def retrain_command(
     with interruptible("the champion is the one it was; the next retraining carries on from here"):
         from flows import presets
 
-        presets.changes(presets.collect_settings(preset, set_ or [], here=here))  # what is wrong shows at once
-        overrides = presets.collect_settings(None, set_ or [], here=here)
+        given = presets.parse_assignments(set_ or [], here=here)
+        presets.changes(presets.combine(preset, given))  # what is wrong shows at once
+        overrides = presets.over_preset(preset, given)
         state = _run(force=force, preset=preset, overrides=overrides, overlap=overlap)
         if state.is_cancelled():
             raise PawlineError("cancelled: the champion is the one it was; the next retraining carries on from here")

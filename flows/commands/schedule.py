@@ -100,9 +100,10 @@ def _parameters(overlap: str | None, preset: str | None, set_: list[str] | None,
     """Return the flow's parameters, of which the settings would be accepted by params.yaml as it is now."""
     from flows import presets
 
-    overrides = presets.collect_settings(None, set_ or [], here=here)
+    settings = presets.parse_assignments(set_ or [], here=here)
+    overrides = presets.over_preset(preset, settings)
     if preset or overrides:
-        presets.changes(presets.collect_settings(preset, set_ or [], here=here))
+        presets.changes(presets.combine(preset, settings))
     given = {"overlap": overlap, "preset": preset, "overrides": overrides}
     return {key: value for key, value in given.items() if value}
 

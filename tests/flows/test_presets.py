@@ -96,6 +96,15 @@ def test_the_source_follows_the_path(
         presets.collect_settings(None, ["data.path=nowhere"], here=settings_only)
 
 
+def test_a_preset_says_the_source_before_params_yaml_does(settings_only: Path) -> None:
+    (settings_only / "photos").mkdir()
+    presets.write_settings({"data.source": "tfds"})
+    with pytest.raises(PawlineError, match=r"data\.source is tfds"):
+        presets.over_preset(None, {"data.path": "photos"})
+    (settings_only / "presets/zip.yaml").write_text("data: {source: archive}\n")
+    assert presets.over_preset("zip", {"data.path": "photos"}) == {"data.path": "photos", "data.source": "directory"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

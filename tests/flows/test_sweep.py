@@ -76,6 +76,16 @@ def test_every_combination_is_made_and_checked(project: Path) -> None:
         sweep.combine(grid, {"train_head.schedule": "cosine"})
     with pytest.raises(PawlineError, match=r"^501 combinations are more than 500"):
         sweep.combine({"train_head.seed": [str(seed) for seed in range(501)]}, {})
+    digits = [str(number) for number in range(10)]
+    with pytest.raises(PawlineError, match=r"^10000000000 combinations are more than 500"):
+        sweep.combine({f"key{number}": digits for number in range(10)}, {})
+
+
+def test_a_swept_path_brings_its_source_along(project: Path) -> None:
+    (project / "photos").mkdir()
+    shutil.make_archive(str(project / "packed"), "zip", project / "photos")
+    combinations = sweep.combine(sweep.parse_grid(["data.path=photos,packed.zip"], here=project), {})
+    assert [sweep.settings_of(one)["data.source"] for one in combinations] == ["directory", "archive"]
 
 
 @pytest.mark.usefixtures("real_graph")
