@@ -121,7 +121,7 @@ def address_of(listening: socket.socket) -> str:
     """Return the URL of a bound socket, as a browser on this machine takes it."""
     host, port = listening.getsockname()[:2]
     if ipaddress.ip_address(host).is_unspecified:
-        host = "127.0.0.1"
+        host = "::1" if ":" in host else "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

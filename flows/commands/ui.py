@@ -26,7 +26,7 @@ from flows.server import Server
 from tasks.stage import PawlineError
 
 LOOPBACK = "127.0.0.1"
-EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - what a user may ask for
+HERE = {"0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104 - of every address, the one by which this machine asks
 REPORTS = Path("reports")
 START_SECONDS = 120.0  # the first start makes the database, on a slow disk for half a minute
 STOP_SECONDS = 15.0
@@ -88,7 +88,7 @@ def served(host: str, port: int) -> Iterator[tuple[str, "subprocess.Popen[bytes]
             f"Prefect's server is running here already: {already.address} (end it with Ctrl-C, or `kill {already.pid}`)"
         )
     _check_free(host, port)
-    address = f"http://{LOOPBACK if host in EVERYWHERE else _in_url(host)}:{port}"
+    address = f"http://{_in_url(HERE.get(host, host))}:{port}"
     with _reports(port + 1) as reports, _prefect(host, port, address) as process:
         folder = str(REPORTS.resolve())
         server.note(Server(address, reports, folder, os.getpid(), psutil.Process().create_time()))

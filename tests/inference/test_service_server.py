@@ -15,6 +15,7 @@ from tasks.stage import PawlineError
         ("127.0.0.2", "http://127.0.0.2:{}", {"localhost", "127.0.0.1", "::1", "127.0.0.2"}),
         ("::1", "http://[::1]:{}", {"localhost", "127.0.0.1", "::1"}),
         ("0.0.0.0", "http://127.0.0.1:{}", None),  # noqa: S104 - what a user may ask for
+        ("::", "http://[::1]:{}", None),
     ],
 )
 def test_a_free_port_and_the_names_that_go_with_its_address(host: str, address: str, hosts: set[str] | None) -> None:
