@@ -105,6 +105,10 @@ def _check(photos: list[str], writing: Writing) -> None:
     """Refuse options that do not go together, and folders to write that are to be read."""
     if writing.json and writing.csv == STDOUT:
         raise PawlineError("--json and --csv - both print: give one of them, or --csv FILE")
+    if writing.parquet == STDOUT:
+        raise PawlineError("--parquet - would print bytes: name a file; --csv - prints text")
+    if writing.csv == writing.parquet and writing.csv is not None:
+        raise PawlineError(f"--csv and --parquet are both to write {writing.csv}: name two files")
     if photos.count("-") > 1:
         raise PawlineError("standard input can be read once: give - once")
     for name, folder in (("--sort", writing.sort), ("--explain", writing.explain)):

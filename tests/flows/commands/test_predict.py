@@ -113,6 +113,8 @@ def test_photos_are_sorted_and_answers_kept_in_files(folder: Path) -> None:
         (["-"], "-: 0 bytes: "),
         (["-", "-"], "standard input can be read once"),
         (["--json", "--csv", "-", "photos"], "--json and --csv - both print"),
+        (["--parquet", "-", "photos"], "--parquet - would print bytes: name a file"),
+        (["--csv", "a", "--parquet", "a", "photos"], "--csv and --parquet are both to write a: name two files"),
         (["--sort", "photos", "photos"], "--sort photos is a folder of the photos"),
         (["--explain", "export/export.json", "photos"], "--explain export/export.json is a file"),
         (["--csv", "photos", "photos"], "--csv photos is a folder: name a file in it"),
