@@ -14,7 +14,7 @@ from registry.records import SliceResult, Verdict
 from tasks import gallery, stage
 from tasks.metrics import wilson_interval
 from tasks.params import GateParams
-from tasks.words import visible
+from tasks.words import percent, visible
 
 TEMPLATE = Path(__file__).with_name("gate.html.j2")
 PAGE_NAME, VERDICT_NAME = "gate.html", "gate.json"
@@ -61,7 +61,7 @@ def render(contest: Contest) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, finalize=visible, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"size": size, "p": show_p, "share": _share, "count": "{:,}".format}
+    environment.filters |= {"size": size, "p": show_p, "share": percent, "count": "{:,}".format}
     ways = [_surest(contest.disagreements, challenger_right) for challenger_right in (False, True)]
     shown = [one.row for tiles in ways for one in tiles[:MOST_TILES]]
     groups = _bars(verdict)
@@ -108,9 +108,12 @@ def _bars(verdict: Verdict) -> list[tuple[str, list[Bar]]]:
         challenger=verdict.challenger.right,
         champion=champion,
     )
-    groups: dict[str, list[Bar]] = {}
-    for part in [whole, *verdict.slices[:MOST_PARTS]]:
-        groups.setdefault(part.by, []).append(_bar(part, rules, judged=part is not whole))
+    bars = [(part.by, _bar(part, rules, judged=True)) for part in verdict.slices]
+    # Of many classes the page shows some; what decided against the challenger is among them, and every other part.
+    first = sorted(range(len(bars)), key=lambda at: (not bars[at][1].fails, bars[at][0] == "class", at))[:MOST_PARTS]
+    groups: dict[str, list[Bar]] = {whole.by: [_bar(whole, rules, judged=False)]}
+    for by, bar in (bars[at] for at in sorted(first)):
+        groups.setdefault(by, []).append(bar)
     return list(groups.items())
 
 
@@ -133,7 +136,3 @@ def _axis(bars: Iterable[Bar]) -> list[float]:
     step = next((step for step in STEPS if (1 - lowest) / step <= TICKS), STEPS[-1])
     steps = min(round(1 / step), math.ceil((1 - lowest) / step))
     return [1 - at * step for at in range(steps, -1, -1)]
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.1f} %"

@@ -42,8 +42,9 @@ def name(value: str) -> Markup:
 
 
 def percent(share: float) -> str:
-    """Format a share: 98.4 %."""
-    return f"{share:.1%}".replace("%", " %")
+    """Format a share: 98.4 %. What is not all of it is 99.9 % at most, and what is something 0.1 % at least."""
+    shown = min(max(share, 0.001), 0.999) if 0 < share < 1 else share
+    return f"{shown:.1%}".replace("%", " %")
 
 
 def points(difference: float) -> str:

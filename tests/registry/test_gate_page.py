@@ -74,6 +74,20 @@ def test_groups_of_near_duplicates_are_told_where_they_differ_from_photos(tmp_pa
         assert ("near-duplicates together: counted once, the challenger won 2 and lost 0." in shown) is told
 
 
+def test_of_many_classes_what_refused_and_the_other_parts_are_shown(tmp_path: Path) -> None:
+    classes = [
+        SliceResult(by="class", value=f"breed {number:03}", images=50, challenger=50 if number < 99 else 0, champion=50)
+        for number in range(100)
+    ]
+    other = SliceResult(by="photos", value="known to the champion", images=50, challenger=50, champion=50)
+    write_page(Contest(judged((50, 10, 0, 0), [*classes, other]), [], tmp_path / "raw"), tmp_path)
+    shown = Page((tmp_path / "gate.html").read_text(encoding="utf-8")).text
+    assert "known to the champion" in shown
+    assert "breed 099" in shown
+    assert "breed 000" in shown
+    assert "breed 090" not in shown
+
+
 def judged(answers: tuple[int, int, int, int], slices: list[SliceResult], champion: str | None = "v1.0.0") -> Verdict:
     names = ("both_right", "only_challenger", "only_champion", "both_wrong")
     tally = Tally("test", 4, Answers(**dict(zip(names, answers, strict=True))), slices)

@@ -8,6 +8,10 @@ from tasks.words import MINUS, counted, name, name_formats, percent, points, sec
     ("shown", "expected"),
     [
         (percent(0.98374), "98.4 %"),
+        (percent(1.0), "100.0 %"),
+        (percent(2499 / 2500), "99.9 %"),
+        (percent(1 / 2500), "0.1 %"),
+        (percent(0.0), "0.0 %"),
         (points(0.0163), "+1.6"),
         (points(-0.0163), f"{MINUS}1.6"),
         (points(-0.0001), "0.0"),
