@@ -65,9 +65,10 @@ def gc_command(
             with decisions.turn(project.root):  # or a version could still be registered in between
                 plan = retention.spare(project, plan)
                 dropped = retention.carry_out(project, opened, plan)
-                for folder in pages.keys() & _pages_without_version(project).keys():
+                pages = {folder: pages[folder] for folder in _pages_without_version(project) if folder in pages}
+                for folder in pages:
                     shutil.rmtree(folder)
-    typer.echo(f"freed {_sum(plan)}, and {dropped} entries of DVC's run cache")
+    typer.echo(f"freed {_sum(plan, pages)}, and {dropped} entries of DVC's run cache")
     if drop_experiments:
         typer.echo("experiments keep their names and settings: `dvc exp remove --all-commits` removes those too")
 
@@ -117,7 +118,7 @@ def _freed(project: "Project", plan: "Plan", pages: dict[Path, int]) -> Iterable
         yield f"goes from reports/retrain: {size(sum(pages.values()))}, pages of {len(pages)} that brought no version"
     if plan.run_records:
         yield f"goes from the notes on Prefect's runs: {len(plan.run_records):,}, of stages that nobody keeps"
-    yield f"together {_sum(plan)}"
+    yield f"together {_sum(plan, pages)}"
 
 
 def _shortened(lines: Iterable[str]) -> list[str]:
@@ -127,6 +128,7 @@ def _shortened(lines: Iterable[str]) -> list[str]:
     return [*listed[:MOST_LINES], f"  ... and {len(listed) - MOST_LINES} more"]
 
 
-def _sum(plan: "Plan") -> str:
+def _sum(plan: "Plan", pages: dict[Path, int]) -> str:
     going = [*plan.unfinished.values(), *(taken for sizes in plan.free.values() for taken in sizes.values())]
-    return f"{size(sum(going))} in {len(going):,} objects"
+    shown = f"{size(sum(going) + sum(pages.values()))} in {len(going):,} objects"
+    return f"{shown} and pages of {len(pages)} retrainings" if pages else shown

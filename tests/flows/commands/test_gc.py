@@ -108,7 +108,9 @@ def test_pages_of_retrainings_without_a_version_go_with_their_experiments(
     gc_command(yes=True)
     assert Path("reports/retrain/retrain-1").is_dir()
     gc_command(yes=True, drop_experiments=True)
-    assert "goes from reports/retrain: 2.0 kB, pages of 1 that brought no version" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "goes from reports/retrain: 2.0 kB, pages of 1 that brought no version" in shown
+    assert re.search(r"^freed .* objects and pages of 1 retrainings, and", shown, re.MULTILINE)
     assert [path.name for path in Path("reports/retrain").iterdir()] == ["somebody's"]
     gc_command(yes=True)
     shown = capsys.readouterr().out
