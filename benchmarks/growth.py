@@ -157,6 +157,15 @@ def output_paths(described: dict[str, Any]) -> list[str]:
     return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
 
 
+def remove_outputs(described: dict[str, Any], clone: Path) -> None:
+    """Remove a stage's outputs, so that its next run begins from nothing."""
+    for path in output_paths(described):
+        if (clone / path).is_dir():
+            shutil.rmtree(clone / path)
+        else:
+            (clone / path).unlink(missing_ok=True)
+
+
 def output_files(described: dict[str, Any], clone: Path) -> list[Path]:
     """Return the files of a stage's outputs."""
     return files_of(output_paths(described), clone)

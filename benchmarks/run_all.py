@@ -36,7 +36,7 @@ COMPARISONS: dict[str, list[list[str]]] = {
     "new_photos": [["new_photos"], ["new_photos", "--among"]],
     "where": [["where"]],
     "commands": [["commands"]],
-    "growth": [["growth"]],
+    "growth": [["growth", "--again"]],
     "leading": [["leading"]],
     "simulate": [["simulate", "--check"]],
 }

@@ -2,12 +2,11 @@
 
 import itertools
 import shlex
-import shutil
 from pathlib import Path
 from typing import TypedDict
 
 from benchmarks.cluster_runs import Run, run_on_cluster
-from benchmarks.growth import output_paths, read_stages
+from benchmarks.growth import read_stages, remove_outputs
 from benchmarks.photos import repeat_archive
 from benchmarks.seed_table import Workplace, apply_preset, make_clone, run_timed
 from benchmarks.simulator import Work
@@ -110,16 +109,9 @@ class Project:
         """Run a stage from nothing; `tries` times at most while other processes disturb it."""
         runs: list[Run] = []
         while len(runs) < self.tries and not any(run.others <= MOST_OTHERS for run in runs):
-            self._remove_outputs(name)
+            remove_outputs(self._stages[name], self.clone)
             runs.append(run_on_cluster(shlex.split(self._stages[name]["cmd"]), self.clone, workers, killed_at))
         return min(runs, key=lambda run: run.others)
-
-    def _remove_outputs(self, name: str) -> None:
-        for path in output_paths(self._stages[name]):
-            if (self.clone / path).is_dir():
-                shutil.rmtree(self.clone / path)
-            else:
-                (self.clone / path).unlink(missing_ok=True)
 
     def sizes(self, name: str) -> list[int]:
         """Return the photos of each chunk of a stage, in order; of features, their views."""

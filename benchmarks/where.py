@@ -25,7 +25,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypedDict
 
-from benchmarks.growth import files_of, output_paths, read_stages
+from benchmarks.growth import files_of, output_paths, read_stages, remove_outputs
 from benchmarks.machine import describe_machine
 from benchmarks.seed_table import SHARED_DATA, Workplace, apply_preset, make_clone, read_preset, run_timed
 from tasks import stage
@@ -79,6 +79,7 @@ def look_at(described: dict[str, Any], workplace: Workplace, flame_graph: Path |
     command = shlex.split(described["cmd"])
     seconds = run_timed(_watched(command, "raw", stacks), workplace, cwd=workplace.clone)
     if flame_graph is not None:
+        remove_outputs(described, workplace.clone)  # or it would take over what the first run made
         run_timed(_watched(command, "flamegraph", flame_graph), workplace, cwd=workplace.clone)
     inputs = [path for path in described["deps"] if not path.endswith(".py")]
     read, written = (
