@@ -117,10 +117,10 @@ def combine(preset: str | None, overrides: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def over_preset(preset: str | None, given: Settings) -> Settings:
-    """Return single settings to go over a preset, and with them the `data.source` which their path needs."""
-    settings = combine(preset, given)
-    return {key: value for key, value in settings.items() if key in given or key == "data.source"}
+def over_preset(combined: Settings, given: Settings) -> Settings:
+    """Return what of combined settings goes over a preset: those that were given, and the source their path needs."""
+    fitted = {"data.source"} if given.get("data.path") else set()
+    return {key: value for key, value in combined.items() if key in given.keys() | fitted}
 
 
 def relative_to_root(path: Any, here: Path) -> Any:  # noqa: ANN401 - the user may have given something else

@@ -87,8 +87,9 @@ def retrain(
     with liveness.noted(), suppress(StoppedError, CancelledRun), turn as no_turn:
         if no_turn is not None:
             return _ended(SKIPPED, no_turn)
-        cancelling.check()  # while it waited
-        finish_pending(project)
+        cancelling.check()
+        finish_pending(project)  # while it waited, somebody may have decided, or forgotten a photo
+        _check_forgotten(project, ledger.load(project.root))
         commit = git.find_commit(project.root, "HEAD") or ""
         lock = _last_lock(project)
         sharing.pull_missing(project, lock or git.read_file(project.root, commit, "dvc.lock"))

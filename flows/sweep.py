@@ -102,7 +102,7 @@ def combine(grid: Mapping[str, Sequence[str]], base: presets.Settings) -> list[C
     values = presets.apply_settings(read_values(presets.PARAMS_PATH), base)
     for combination in combinations:
         try:
-            check_values(presets.apply_settings(values, settings_of(combination)), presets.PARAMS_PATH)
+            check_values(presets.apply_settings(values, settings_of(combination, base)), presets.PARAMS_PATH)
         except PawlineError as error:
             raise PawlineError(f"{error} (with {in_words(combination)})") from None
     return combinations
@@ -122,9 +122,10 @@ def share_work(combinations: Sequence[Combination], plan: Plan) -> list[Combinat
     return sorted(combinations, key=lambda combination: [places[key][combination[key]] for key in plan.keys])
 
 
-def settings_of(combination: Combination) -> presets.Settings:
-    """Return a combination's values, and the `data.source` which its path needs."""
-    return presets.combine(None, {key: presets.parse_value(text, key) for key, text in combination.items()})
+def settings_of(combination: Combination, base: presets.Settings) -> presets.Settings:
+    """Return a combination's values, and the `data.source` which its path needs if `base` has none."""
+    values = {key: presets.parse_value(text, key) for key, text in combination.items()}
+    return presets.combine(None, {key: base[key] for key in ("data.source",) if key in base} | values)
 
 
 def in_words(combination: Combination) -> str:

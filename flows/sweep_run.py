@@ -56,7 +56,7 @@ def run_sweep(
         named = {f"{prefix}-{number}": combination for number, combination in enumerate(combinations, start=1)}
         common = _prepare(plan, base)
         overrides = {
-            experiment: sweep.hydra_overrides(plan, common | sweep.settings_of(combination))
+            experiment: sweep.hydra_overrides(plan, common | sweep.settings_of(combination, base))
             for experiment, combination in named.items()
         }
         logger.info("%d experiments, each of %s, %d at a time", len(named), ", ".join(plan.stages), jobs)

@@ -148,7 +148,7 @@ def list_files(root: Path, commit: str, folder: str) -> list[str]:
 
 def tags(root: Path, pattern: str) -> list[str]:
     """Return the tags that match a pattern such as `classifier@*`."""
-    return os.fsdecode(git(root, "tag", "--list", pattern)).split("\n")[:-1]
+    return os.fsdecode(git(root, "tag", "--no-column", "--list", pattern)).split("\n")[:-1]
 
 
 def _run(root: Path, *arguments: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:

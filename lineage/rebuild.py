@@ -70,7 +70,7 @@ def fresh_copy(project: Project, run: Run, lock: Lock) -> Iterator[Path]:
             link_outside_files(root, folder, params)
             yield folder
         finally:  # while the lock is held: another rebuild would take the folder for a dead one
-            shutil.rmtree(folder)
+            _remove(folder)
 
 
 def remove_dead(root: Path) -> None:
@@ -78,7 +78,17 @@ def remove_dead(root: Path) -> None:
     for lock_path in root.resolve().parent.glob(f".{glob.escape(root.resolve().name)}-rebuild-*/{LOCK}"):
         with suppress(OSError), lock_path.open("rb+") as lock:  # it is held, gone by now, or somebody else's
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock_path.parent)
+            _remove(lock_path.parent)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a rebuild's folder, the lock by which it is found last."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+    shutil.rmtree(folder)
 
 
 @contextmanager

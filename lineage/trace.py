@@ -122,7 +122,9 @@ def _uncommitted(project: Project, lock: lockfile.Lock) -> list[str]:
     made_by = lockfile.producers(lock)
     code = {dep.path for stage in lock.values() for dep in stage.deps if dep.path not in made_by}
     paths = ["dvc.lock", "dvc.yaml", "params.yaml", *sorted(code)]
-    status = git.git(project.root, "status", "--porcelain", "--no-renames", "-z", "--", *paths).decode()
+    status = git.git(project.root, "status", "--porcelain", "--no-renames", "-z", "--", *paths).decode(
+        errors="backslashreplace"
+    )
     return sorted(entry[3:] for entry in status.split("\0") if entry)
 
 

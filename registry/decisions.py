@@ -259,7 +259,8 @@ def _check_tags(book: Ledger, registry: Registry) -> None:
                 f"the tag {link.name}: {link.detail}: `git tag --delete {link.name}`, and the next command makes it"
             )
         if link.name.startswith(f"{ARTIFACT}#{CHAMPION}#"):
-            raise PawlineError(f"the tag {link.name}: {link.detail}")
+            instead = "" if book.tip is not None else f", or else `git tag --delete {link.name}`"
+            raise PawlineError(f"the tag {link.name}: {link.detail}{instead}")
 
 
 def _check_commit(root: Path, commit: str | None, what: str) -> None:

@@ -241,3 +241,4 @@ def _unfinished_outputs(root: Path) -> Iterator[Path]:
         for path in sorted(folder / out for out in holders.PATHS):
             yield path.with_name(f".{path.name}.unfinished")
             yield path.with_name(f".unfinished.{path.name}")
+            yield from [*path.parent.glob(".*.tmp"), *path.rglob(".*.tmp")]  # DVC's, of a checkout

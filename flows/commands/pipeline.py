@@ -71,7 +71,7 @@ def run_command(
         settings = presets.combine(preset, given)
         presets.changes(settings)
         keeps = _can_keep(name) if settings or name else False
-        overrides = presets.over_preset(preset, given)
+        overrides = presets.over_preset(settings, given)
         with experiments.only_command():
             states = _run_pipeline(stages or [], force=force, preset=preset, overrides=overrides)
             typer.echo(_summary(states, seconds=time.monotonic() - started, everything=not stages))

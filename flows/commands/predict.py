@@ -107,7 +107,7 @@ def _check(photos: list[str], writing: Writing) -> None:
         raise PawlineError("--json and --csv - both print: give one of them, or --csv FILE")
     if writing.parquet == STDOUT:
         raise PawlineError("--parquet - would print bytes: name a file; --csv - prints text")
-    if writing.csv == writing.parquet and writing.csv is not None:
+    if writing.csv is not None and writing.parquet is not None and writing.csv.resolve() == writing.parquet.resolve():
         raise PawlineError(f"--csv and --parquet are both to write {writing.csv}: name two files")
     if photos.count("-") > 1:
         raise PawlineError("standard input can be read once: give - once")

@@ -75,11 +75,13 @@ def _in_words(evaluation: dict[str, Any], exported: dict[str, Any]) -> str:
 
 
 def _exports_table(exported: dict[str, Any], latency_ms: dict[str, float]) -> str:
+    from tasks.words import percent
+
     rows = [["export", "size", "one photo", "largest difference", "same answers"]]
     for name, facts in exported["formats"].items():
         took = f"{latency_ms[name]:.1f} ms" if name in latency_ms else NONE
         size = f"{facts['bytes'] / 1e6:.1f} MB"
-        rows.append([name, size, took, f"{facts['max_difference']:.2g}", f"{facts['same_answers']:.1%}"])
+        rows.append([name, size, took, f"{facts['max_difference']:.2g}", percent(facts["same_answers"])])
     return "\n".join([table(rows), *(f"{name} was refused: {why}" for name, why in exported["refused"].items())])
 
 

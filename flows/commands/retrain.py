@@ -45,8 +45,9 @@ def retrain_command(
         from flows import presets
 
         given = presets.parse_assignments(set_ or [], here=here)
-        presets.changes(presets.combine(preset, given))  # what is wrong shows at once
-        overrides = presets.over_preset(preset, given)
+        settings = presets.combine(preset, given)
+        presets.changes(settings)  # what is wrong shows at once
+        overrides = presets.over_preset(settings, given)
         state = _run(force=force, preset=preset, overrides=overrides, overlap=overlap)
         if state.is_cancelled():
             raise PawlineError("cancelled: the champion is the one it was; the next retraining carries on from here")

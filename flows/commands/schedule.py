@@ -100,12 +100,12 @@ def _parameters(overlap: str | None, preset: str | None, set_: list[str] | None,
     """Return the flow's parameters, of which the settings would be accepted by params.yaml as it is now."""
     from flows import presets
 
-    settings = presets.parse_assignments(set_ or [], here=here)
-    overrides = presets.over_preset(preset, settings)
-    if preset or overrides:
-        presets.changes(presets.combine(preset, settings))
-    given = {"overlap": overlap, "preset": preset, "overrides": overrides}
-    return {key: value for key, value in given.items() if value}
+    given = presets.parse_assignments(set_ or [], here=here)
+    settings = presets.combine(preset, given)
+    if settings:
+        presets.changes(settings)
+    parameters = {"overlap": overlap, "preset": preset, "overrides": presets.over_preset(settings, given)}
+    return {key: value for key, value in parameters.items() if value}
 
 
 def _set(

@@ -100,9 +100,11 @@ def test_a_preset_says_the_source_before_params_yaml_does(settings_only: Path) -
     (settings_only / "photos").mkdir()
     presets.write_settings({"data.source": "tfds"})
     with pytest.raises(PawlineError, match=r"data\.source is tfds"):
-        presets.over_preset(None, {"data.path": "photos"})
+        presets.combine(None, {"data.path": "photos"})
     (settings_only / "presets/zip.yaml").write_text("data: {source: archive}\n")
-    assert presets.over_preset("zip", {"data.path": "photos"}) == {"data.path": "photos", "data.source": "directory"}
+    for given in ({"data.path": "photos"}, {}):
+        over = presets.over_preset(presets.combine("zip", given), given)
+        assert over == (given | {"data.source": "directory"} if given else {})
 
 
 @pytest.mark.parametrize(

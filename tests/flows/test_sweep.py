@@ -69,7 +69,7 @@ def test_every_combination_is_made_and_checked(project: Path) -> None:
         "train_head.dropout=0.2 train_head.hidden_units=[]",
         "train_head.dropout=0.2 train_head.hidden_units=[256,64]",
     ]
-    assert sweep.settings_of(combinations[1])["train_head.hidden_units"] == [256, 64]
+    assert sweep.settings_of(combinations[1], {})["train_head.hidden_units"] == [256, 64]
     # Each value is possible, the two together are not.
     grid = {"train_head.epochs": ["1", "5"], "train_head.warmup_epochs": ["0", "3"]}
     with pytest.raises(PawlineError, match=r"\(with train_head.epochs=1 train_head.warmup_epochs=3\)$"):
@@ -85,7 +85,12 @@ def test_a_swept_path_brings_its_source_along(project: Path) -> None:
     (project / "photos").mkdir()
     shutil.make_archive(str(project / "packed"), "zip", project / "photos")
     combinations = sweep.combine(sweep.parse_grid(["data.path=photos,packed.zip"], here=project), {})
-    assert [sweep.settings_of(one)["data.source"] for one in combinations] == ["directory", "archive"]
+    assert [sweep.settings_of(one, {})["data.source"] for one in combinations] == ["directory", "archive"]
+    presets.write_settings({"data.source": "tfds"})
+    given = {"data.source": "directory"}
+    assert [
+        sweep.settings_of(one, given)["data.source"] for one in sweep.combine({"data.path": ["photos"]}, given)
+    ] == ["directory"]
 
 
 @pytest.mark.usefixtures("real_graph")
