@@ -37,7 +37,7 @@ ROUNDS_BETWEEN_GC = 10
 WARM_UP = 0.2  # of the rounds: caches fill, the first champion comes
 PATIENCE_SECONDS = 3600.0  # for one round, on a machine that has much else to do
 MB = 1e6
-ON_RECORD = ("git", "prefect")  # of the disk
+ON_RECORD = ("git", "prefect")  # of the disk: decisions and settings are kept for audits, Prefect's records 90 days
 # What may grow from the end of the warm-up to the end, in all: noise, not a figure that rounds add to.
 MAY_GROW = {"rss_mb": 0.05, "fds": 0.5, "threads": 0.5, "temporary": 0.5, "cached": 0.5, "processes": 0.5}
 
