@@ -34,7 +34,7 @@ RAW, IMAGES, TFRECORDS, FEATURES, EXPLANATIONS, REPORT = (
 )
 PATHS = frozenset((RAW, IMAGES, TFRECORDS, FEATURES, EXPLANATIONS, REPORT))
 TFRECORD_NAME = re.compile(r".*-(\w+)\.tfrecord-(\d+)-of-\d+")
-FEATURES_NAME = re.compile(r"(\w+)-(\d+)-(?!labels|ids)\w+\.npy")  # which hold the class and the id
+FEATURES_NAME = re.compile(r"(\w+)-(\d+)-(?!labels|ids|images)\w+\.npy")  # which hold the class, the id and a digest
 
 Role = Literal["trained on", "chose the epoch", "judged on", "quarantined"]
 ROLES: dict[str, Role] = {"train": "trained on", "val": "chose the epoch", "test": "judged on", "": "quarantined"}

@@ -64,7 +64,7 @@ def features_of(found: Found, photo: ImageRow) -> set[str]:
         for ids in files
         if ids.endswith("-ids.npy") and photo.id.encode() in np.load(object_path(files[ids]))
         for name, md5 in files.items()
-        if name.startswith(ids.removesuffix("ids.npy")) and not re.search("labels|ids", name)
+        if name.startswith(ids.removesuffix("ids.npy")) and not re.search("labels|ids|images", name)
     }
 
 
