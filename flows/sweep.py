@@ -125,7 +125,8 @@ def share_work(combinations: Sequence[Combination], plan: Plan) -> list[Combinat
 def settings_of(combination: Combination, base: presets.Settings) -> presets.Settings:
     """Return a combination's values, and the `data.source` which its path needs if `base` has none."""
     values = {key: presets.parse_value(text, key) for key, text in combination.items()}
-    return presets.combine(None, {key: base[key] for key in ("data.source",) if key in base} | values)
+    source = {"data.source": base["data.source"]} if "data.source" in base else {}
+    return presets.combine(None, source | values)
 
 
 def in_words(combination: Combination) -> str:
