@@ -43,7 +43,7 @@ RUN_BY = {  # where each command of the README is really run
     "pawline retrain": "tests/test_retraining.py",
     "pawline ui": "tests/test_retraining.py",
     "pawline worker": "tests/test_retraining.py",
-    'pawline schedule --cron "0 3 * * *" --timezone Europe/Berlin': "tests/test_retraining.py",
+    'pawline schedule --cron "0 3 * * *" --timezone Europe/Berlin': "tests/flows/commands/test_schedule.py",
     "pawline report": "tests/flows/commands/test_report.py",
     "pawline predict ../photos": "tests/test_real_photos.py",
     "pawline predict ../photos --unsure-below 0.9 --csv answers.csv": "tests/test_real_photos.py",
