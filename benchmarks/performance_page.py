@@ -21,7 +21,8 @@ INTRODUCTION = """\
 
 Each row is a command in `benchmarks/` that runs both sides on the same photos in the same run, in turns; `make
 performance` runs them all (hours) and writes this page. Times are medians of the rounds; how many times as fast is the
-median of the rounds' own ratios. A bar that is not reached says so.
+median of the rounds' own ratios. A bar that is not reached says so. On a processor with bfloat16, what trains stage 2
+here multiplies in it (docs/architecture.md); plain Keras computes in float32.
 """
 COMPARISONS = """\
 | what | Pawline | against | | times as fast | bar | rounds |

@@ -76,6 +76,7 @@ class Ours:
         model.unfreeze(backbone, self._params.unfrozen_layers)
         head = keras_files.load_model(run.stage1_dir / "head.keras")
         tail = model.build_tail(backbone, boundary, head, pooling=manifest["pooling"])
+        self.precision: str = manifest["precision"]
         self.model = folded.fold(tail, manifest["precision"])
         self.split = StoredSplit(run.features_dir, indices)
         steps = math.ceil(len(self.split) / self._params.batch_size)
@@ -202,6 +203,7 @@ def compare_epochs(run: Run, archive: Path, *, images: int | None, rounds: int) 
         what, against = f"an epoch of stage 2, {count:,} photos", "plain Keras, BatchNormalization frozen"
         result = compare(ours.train_epoch, theirs, what=what, against=against, rounds=rounds, bar=2.0)
     result["notes"] = [
+        f"our matrix products are of {ours.precision}, as the run's features; plain Keras's of float32",
         f"the first epoch, which traces and is not compared: {first[0]:.2f} s, plain Keras {first[1]:.2f} s",
         f"training loss, epoch by epoch: {_listed(ours.losses)}; plain Keras {_listed(losses)}",
     ]

@@ -80,7 +80,8 @@ def test_rounds_and_losses_are_reported(run: stage2.Run, folder: Path, tmp_path:
     result = json.loads(results.read_text())["stage2_epoch"]
     assert (result["bar"], len(result["ours"]), len(result["theirs"])) == (2, 1, 1)
     assert f"{PHOTOS} photos" in result["what"]
-    losses = [float(loss) for loss in re.findall(r"\d\.\d{4}", result["notes"][1])]
+    assert "float32, as the run's features" in result["notes"][0]
+    losses = [float(loss) for loss in re.findall(r"\d\.\d{4}", result["notes"][2])]
     assert len(losses) == 4, "of both sides, in the first epoch too"
     assert losses[0] == pytest.approx(losses[2], abs=0.3)
 
