@@ -1,15 +1,21 @@
 import logging
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from flows import dvc_graph, retrain, worktree
+from flows import dvc_graph, retrain, turns, worktree
 from lineage import git
 from lineage.runs import WORKSPACE, Project, experiments
 from registry import decisions, ledger
 from tasks.stage import PawlineError
 from tests.flows.conftest import FAILS, PARAMS, dvc
+from tests.flows.test_turns import at_work_in, end
+
+FORGOTTEN = "d63e79" + "0" * 58
+NOT_KEPT_OUT = r"^forgotten, and not kept out .*: d63e790000; `git commit params\.yaml`$"
 
 
 def commit(folder: Path, message: str) -> str:
@@ -50,18 +56,40 @@ def test_the_champion_is_the_one_decided_on_before_anything_is_trained(recorded:
         retrain.check_ready(project)
 
 
-def test_a_forgotten_photo_is_not_taken_again(recorded: Path) -> None:
-    forgotten = "d63e79" + "0" * 58
-    project = Project(recorded)
-    with decisions.deciding(project):
-        book = ledger.load(recorded)
-        plan = decisions.Plan("forget", None, None, None, "asked for", details={"ids": [forgotten]})
+def forget(folder: Path) -> None:
+    with decisions.deciding(Project(folder)):
+        book = ledger.load(folder)
+        plan = decisions.Plan("forget", None, None, None, "asked for", details={"ids": [FORGOTTEN]})
         decisions.decide(book, plan, decisions.load_key(book))
-    (recorded / "params.yaml").write_text(PARAMS.replace("forget: []", f"forget: [{forgotten}]"))
-    with pytest.raises(PawlineError, match=r"^forgotten, and not kept out .*: d63e790000; `git commit params\.yaml`$"):
-        retrain.check_ready(project)
+
+
+def test_a_forgotten_photo_is_not_taken_again(recorded: Path) -> None:
+    forget(recorded)
+    (recorded / "params.yaml").write_text(PARAMS.replace("forget: []", f"forget: [{FORGOTTEN}]"))
+    with pytest.raises(PawlineError, match=NOT_KEPT_OUT):
+        retrain.check_ready(Project(recorded))
     commit(recorded, "Keep it out")
-    retrain.check_ready(project)
+    retrain.check_ready(Project(recorded))
+
+
+@pytest.mark.usefixtures("prefect_url")
+def test_a_photo_forgotten_while_it_waited_is_not_taken_either(recorded: Path) -> None:
+    at_work = at_work_in(recorded)
+
+    def forget_and_end() -> None:
+        try:
+            while not (recorded / turns.QUEUE_LOCK).exists():
+                time.sleep(0.1)
+            forget(recorded)
+        finally:
+            end(at_work)
+
+    meanwhile = threading.Thread(target=forget_and_end, daemon=True)
+    meanwhile.start()
+    with pytest.raises(PawlineError, match=NOT_KEPT_OUT):
+        retrain.retrain()
+    meanwhile.join(10)
+    assert experiments(Project(recorded)) == []
 
 
 def test_a_changed_file_may_have_any_name(
