@@ -70,10 +70,10 @@ def test_every_stage(small_run: Run, tmp_path_factory: pytest.TempPathFactory) -
             plots_dir=run.plots_dir,
             predictions_out=run.predictions_path,
         )
-        make_exports(small_run, run.classifier_path, run.export_dir, ExportParams(formats=("h5", "openvino")))
+        make_exports(small_run, run.classifier_path, run.export_dir, ExportParams(formats=("openvino",)))
     stage2 = json.loads((run.stage2_dir / "summary.json").read_text())
     assert (stage2["boundary"], stage2["selected"]) == (BOUNDARY, "stage2")
     assert stage2["witness"]["before"] == stage2["witness"]["after"]
     assert json.loads(run.evaluation_path.read_text())["end_to_end_max_difference"] < 0.01
     assert json.loads((run.backbone_dir / "origin.json").read_text())["name"] == NAME
-    assert list(json.loads((run.export_dir / "export.json").read_text())["formats"]) == ["h5", "openvino"]
+    assert list(json.loads((run.export_dir / "export.json").read_text())["formats"]) == ["openvino"]
