@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,8 +44,18 @@ class Cluster:
         with Client(self.address, set_as_default=False) as client:
             yield client
 
-    def kill_one_at_work(self) -> int:
-        """SIGKILL a worker while it works, as soon as one does; return its process's id."""
+    @contextmanager
+    def losing_one(self) -> Iterator[None]:
+        """Kill a worker amid the work of the block, as soon as one works."""
+        watching = threading.Event()
+        killer = threading.Thread(target=self.kill_one_at_work, args=[watching])
+        killer.start()
+        assert watching.wait(PATIENCE_SECONDS)
+        yield
+        killer.join()
+
+    def kill_one_at_work(self, watching: threading.Event | None = None) -> int:
+        """SIGKILL a worker while it works, as soon as one does; return its process's id. `watching` is set before."""
         pids = {worker.pid for worker in self.workers if worker.poll() is None}
         with self.client() as client:
             names = {address: pid for address, pid in client.run(os.getpid).items() if pid in pids}
@@ -52,6 +63,8 @@ class Cluster:
             def at_work() -> list[str]:
                 return [address for address, tasks in client.processing().items() if tasks and address in names]
 
+            if watching:
+                watching.set()
             wait_for(at_work)
             pid: int = names[at_work()[0]]
         os.kill(pid, signal.SIGKILL)

@@ -1,6 +1,7 @@
 """A small finished pipeline, made once in-process by the stage functions and shared by every test that needs data."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,10 @@ from tasks.train_head import train_head
 from tasks.validate import validate
 from tests.conftest import ROOT
 from tests.once import made_once
+
+# As tasks.runtimes does it: where a test file imports OpenVINO by itself, each conversion would otherwise start a
+# process of telemetry, which takes more than a second and asks the network.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 S = TypeVar("S", bound=Section)
 
@@ -190,7 +195,7 @@ def make_exports(made: Run, classifier_path: Path, export_dir: Path, params: Exp
 
 
 def make_run(root: Path) -> None:
-    """Every stage, in this process."""
+    """Every stage up to the evaluation, in this process; its exports are in tests/tasks/export/exports.py."""
     run = Run(root)
     with working_in(root):
         make_images(run)
@@ -198,10 +203,9 @@ def make_run(root: Path) -> None:
         make_features(run, run.features_dir, FEATURES, UNFROZEN_LAYERS)
         make_models(run, run)
         make_evaluation(run, run)
-        make_exports(run, run.classifier_path, run.export_dir, ExportParams(formats=("keras", "h5")))
 
 
 @pytest.fixture(scope="session")
 def small_run(shared_folder: Path) -> Run:
-    """About 50 pictures of 96 px through every stage, in float32."""
+    """About 50 pictures of 96 px through every stage up to the evaluation, in float32."""
     return Run(made_once(shared_folder / "small_run", make_run))

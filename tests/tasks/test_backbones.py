@@ -1,7 +1,5 @@
 """Every backbone: Keras's own layers and figures, cut, trained, saved and run by OpenVINO like any other."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +9,6 @@ import pytest
 from tasks import backbones, engines, gradcam, keras_files, model, witness
 from tasks.params import WIDTHS, layer_names
 from tasks.quiet_tf import Model, Tensor, keras
-from tests.conftest import ROOT
 
 SIZE_PX = 96
 # Squares of random colours. They must differ by more than noise, and be many, or deep layers magnify rounding errors.
@@ -216,25 +213,3 @@ def test_building_a_backbone_does_no_harm_to_an_earlier_model() -> None:
     assert earlier.train_on_batch(values, labels) < loss
     earlier.set_weights([np.ones((4, 2)), np.zeros(2)])
     assert np.array_equal(earlier.predict_on_batch(values), answers)
-
-
-def save_with_known_weights(name: str, folder: Path) -> None:
-    network = backbones.build_backbone(name, SIZE_PX)
-    network.set_weights([np.full(weight.shape, number, np.float32) for number, weight in enumerate(network.weights)])
-    keras_files.save_model(network, folder / f"{name}.keras")
-
-
-def test_the_same_bytes_whatever_was_built_before(tmp_path: Path) -> None:
-    names = ("EfficientNetV2B0", "InceptionV3")
-    code = (
-        "import sys, pathlib; from tests.tasks.test_backbones import save_with_known_weights as save\n"
-        "for name in sys.argv[2:]: save(name, pathlib.Path(sys.argv[1]))"
-    )
-    folders = tmp_path / "there", tmp_path / "here"
-    for folder in folders:
-        folder.mkdir()
-    subprocess.run([sys.executable, "-c", code, folders[0], *reversed(names)], cwd=ROOT, check=True, timeout=120)
-    for name in names:
-        save_with_known_weights(name, folders[1])
-        there, here = ((folder / f"{name}.keras").read_bytes() for folder in folders)
-        assert there == here, name

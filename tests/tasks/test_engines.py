@@ -16,7 +16,7 @@ from tasks.quiet_tf import Model
 from tasks.runtimes import openvino_core
 from tests.tasks.conftest import Run
 
-PHOTOS, SIZE_PX = 64, 224
+PHOTOS, SIZE_PX = 48, 224
 
 
 @pytest.fixture(scope="module")
@@ -118,15 +118,16 @@ def test_a_failure_comes_out(automatic: Engines) -> None:
 def test_tensorflow_in_mixed_precision(network: Model, photos: np.ndarray, expected: Outputs) -> None:
     """What a GPU would run; a processor without bfloat16 computes it, too, only slowly."""
     boundary = model.freeze_boundary(network, 100)
-    few = photos[:BATCH_SIZE]
     chosen = choose_engines(network, boundary, pooling="average", engine="tensorflow", precision="bfloat16")
     assert (chosen.training.precision, chosen.evaluation.precision) == ("bfloat16", "float32")
-    rough, fine = (next(engine.run([few])) for engine in chosen)
+    few = 8
+    rough = next(chosen.training.run([photos[:few]]))
+    fine = next(chosen.evaluation.run([photos[:BATCH_SIZE]]))
     for name, values in fine.items():
         np.testing.assert_array_equal(values, expected[name][:BATCH_SIZE])
         assert rough[name].dtype == np.float32
-        assert cosines(rough[name], values).min() >= 0.999
-    assert not np.array_equal(rough["pooled"], fine["pooled"])
+        assert cosines(rough[name], values[:few]).min() >= 0.999
+    assert not np.allclose(rough["pooled"], fine["pooled"][:few], rtol=1e-4, atol=1e-5)  # of another batch: not equal
 
 
 def test_bfloat16_of_another_backbone_when_asked_for() -> None:

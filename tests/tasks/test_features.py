@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,21 @@ from tasks.stage import PawlineError
 from tests.tasks.conftest import FEATURES, IMAGE, UNFROZEN_LAYERS, Run, changed, make_features
 
 SPLITS = ("train", "val", "test")
+prepare = lru_cache(features_module.prepare)  # loads a network and converts it, which takes longer than all else here
+
+
+@pytest.fixture(autouse=True)
+def prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute with what an earlier test has prepared for the same: of its parameters the others are told here."""
+
+    def prepare_once(
+        backbone_dir: Path, params: FeaturesParams, image: ImageParams, unfrozen_layers: int | float | str
+    ) -> tuple[FrozenPart, dict[str, Any]]:
+        of_network = {"pooling": params.pooling, "engine": params.engine, "precision": params.precision}
+        frozen, manifest = prepare(backbone_dir, changed(FEATURES, **of_network), image, unfrozen_layers)
+        return frozen._replace(params=params), manifest | {"views": params.views}
+
+    monkeypatch.setattr(features_module, "prepare", prepare_once)
 
 
 def images_of(small_run: Run, split: str) -> records.Batch:

@@ -20,17 +20,28 @@ def network(small_run: Run) -> Model:
     return model.load_backbone(small_run.backbone_dir, IMAGE.size_px)
 
 
-def test_weights_and_layers_are_the_backbones_own(network: Model, small_run: Run) -> None:
+@pytest.fixture(scope="module")
+def theirs(small_run: Run) -> Model:
+    """Keras's own network, with the same weights."""
+    theirs = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3))
+    model.assign_weights(theirs, read_weights(small_run.backbone_dir / "weights.h5"))
+    return theirs
+
+
+@pytest.fixture(scope="module")
+def thawed() -> Model:
+    """A backbone of which each test says anew what trains."""
+    return backbones.build_backbone("MobileNetV2", 96)
+
+
+def test_weights_and_layers_are_the_backbones_own(network: Model, theirs: Model, small_run: Run) -> None:
     weights = read_weights(small_run.backbone_dir / "weights.h5")
     assert len(weights) == len(network.weights) == 260
     assert all(np.array_equal(variable.numpy(), weights[variable.path]) for variable in network.weights)
-    theirs = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3))
     assert [layer.name for layer in network.layers][2:] == [layer.name for layer in theirs.layers][1:]
 
 
-def test_input_is_scaled_like_kerass_preprocessing(network: Model, small_run: Run) -> None:
-    theirs = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3))
-    model.assign_weights(theirs, read_weights(small_run.backbone_dir / "weights.h5"))
+def test_input_is_scaled_like_kerass_preprocessing(network: Model, theirs: Model) -> None:
     scaled = keras.applications.mobilenet_v2.preprocess_input(IMAGES.astype(np.float32))
     np.testing.assert_allclose(network(IMAGES.astype(np.float32)), theirs(scaled), atol=1e-3)  # of values up to 6
 
@@ -104,30 +115,27 @@ def test_layers_that_are_not_there(network: Model, unfrozen: int | str, message:
             find(network, unfrozen)
 
 
-def test_unfreeze_takes_a_share_or_a_name_too() -> None:
-    backbone = backbones.build_backbone("MobileNetV2", 96)
+def test_unfreeze_takes_a_share_or_a_name_too(thawed: Model) -> None:
     trained = {}
     for unfrozen in (100, 0.65, "block_6_expand", 0.001):
-        model.unfreeze(backbone, unfrozen)
-        trained[unfrozen] = [variable.path for variable in backbone.trainable_weights]
+        model.unfreeze(thawed, unfrozen)
+        trained[unfrozen] = [variable.path for variable in thawed.trainable_weights]
     assert trained[100] == trained[0.65] == trained["block_6_expand"]
     assert trained[100][0] == "block_6_expand/kernel"
     assert trained[0.001] == []
 
 
 @pytest.mark.parametrize("unfrozen_layers", [0, 1, 30, 100, 154])
-def test_the_last_layers_train_but_for_batch_normalization(unfrozen_layers: int) -> None:
-    backbone = backbones.build_backbone("MobileNetV2", 96)
-    model.unfreeze(backbone, unfrozen_layers)
-    theirs = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(96, 96, 3)).layers
-    last = theirs[len(theirs) - unfrozen_layers :]
+def test_the_last_layers_train_but_for_batch_normalization(thawed: Model, theirs: Model, unfrozen_layers: int) -> None:
+    model.unfreeze(thawed, unfrozen_layers)
+    last = theirs.layers[len(theirs.layers) - unfrozen_layers :]
     expected = {
         f"{layer.name}/{weight.name}"
         for layer in last
         if not isinstance(layer, keras.layers.BatchNormalization)
         for weight in layer.weights
     }
-    assert {variable.path for variable in backbone.trainable_weights} == expected
+    assert {variable.path for variable in thawed.trainable_weights} == expected
     assert len(expected) == {0: 0, 1: 0, 30: 10, 100: 34, 154: 52}[unfrozen_layers]
 
 

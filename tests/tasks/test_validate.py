@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -75,9 +76,25 @@ def outputs(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.is_file()}
 
 
-def test_the_table_has_the_contract_columns(tmp_path: Path) -> None:
-    run(source(), tmp_path, params())
-    rows = read_images(tmp_path / "data" / "images.parquet")
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of the made-up source. Tests copy it to run again."""
+    folder = tmp_path_factory.mktemp("done")
+    run(source(), folder, params())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done_with_twins(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[RawRecord]]:
+    """Another, of a source with two photos that look alike, and the source."""
+    folder = tmp_path_factory.mktemp("twins")
+    records = [*source(80), RawRecord("dog/1 again.jpg", "dog", "", jpeg(2)[:-2] + b"\xff\xd9 more")]
+    run(records, folder, params())
+    return folder, records
+
+
+def test_the_table_has_the_contract_columns(done: Path) -> None:
+    rows = read_images(done / "data" / "images.parquet")
     contract = "id path label status reason duplicate_of group split width height format mode bytes"
     assert " ".join(SCHEMA.names).startswith(contract + " ")
     assert [row.path for row in rows] == sorted(record.path for record in source())
@@ -100,10 +117,9 @@ def test_the_summary_counts_the_table(tmp_path: Path) -> None:
             assert count == sum((row.split, row.label) == (split, label) for row in rows)
 
 
-def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
-    run(source(), tmp_path / "a", params())
-    run(list(reversed(source())), tmp_path / "b", params())
-    assert outputs(tmp_path / "a") == outputs(tmp_path / "b")
+def test_the_same_input_gives_the_same_bytes(done: Path, tmp_path: Path) -> None:
+    run(list(reversed(source())), tmp_path, params())
+    assert outputs(tmp_path) == outputs(done)
 
 
 def test_overrides_reach_the_table(tmp_path: Path) -> None:
@@ -153,24 +169,28 @@ def test_new_files_cost_what_they_add(tmp_path: Path, judged: list[int]) -> None
     assert grown["near_duplicate_groups"] == 1
 
 
-def test_another_threshold_judges_anew_and_another_share_does_not(tmp_path: Path, judged: list[int]) -> None:
-    for changed in ({}, {"max_reject_share": 0.3}, {"near_duplicate_bits": 3}, {"min_side_px": 33}):
-        run(source(), tmp_path, params(**changed))
-    assert judged == [40, 0, 0, 40]
+def test_another_threshold_judges_anew_and_another_share_does_not(
+    done: Path, tmp_path: Path, judged: list[int]
+) -> None:
+    folder = shutil.copytree(done, tmp_path / "again")
+    for changed in ({"max_reject_share": 0.3, "near_duplicate_bits": 3}, {"min_side_px": 33}):
+        run(source(), folder, params(**changed))
+    assert judged == [0, 40]
 
 
 @pytest.mark.parametrize("name", ["verdicts.parquet", "pairs.parquet"])
-def test_damaged_knowledge_is_made_anew(tmp_path: Path, judged: list[int], name: str) -> None:
-    alike = RawRecord("dog/1 again.jpg", "dog", "", jpeg(2)[:-2] + b"\xff\xd9 more")
-    run([*source(80), alike], tmp_path, params())
-    before = everything(tmp_path)
-    path = tmp_path / "data" / "verdicts" / name
+def test_damaged_knowledge_is_made_anew(
+    done_with_twins: tuple[Path, list[RawRecord]], tmp_path: Path, judged: list[int], name: str
+) -> None:
+    folder, records = shutil.copytree(done_with_twins[0], tmp_path / "again"), done_with_twins[1]
+    before = everything(folder)
+    path = folder / "data" / "verdicts" / name
     content = bytearray(path.read_bytes())
     content[len(content) // 10] ^= 1
     path.write_bytes(content)
-    run([*source(80), alike], tmp_path, params())
-    assert judged == [81, 81 if name == "verdicts.parquet" else 0]
-    assert everything(tmp_path) == before
+    run(records, folder, params())
+    assert judged == [81 if name == "verdicts.parquet" else 0]
+    assert everything(folder) == before
 
 
 def test_files_that_are_not_what_was_ingested(tmp_path: Path) -> None:
@@ -186,21 +206,21 @@ def test_files_that_are_not_what_was_ingested(tmp_path: Path) -> None:
         examine(raw_dir, params(), NOTHING)
 
 
-def test_a_failure_leaves_the_table_and_shows_the_evidence(tmp_path: Path) -> None:
-    run(source(), tmp_path, params())
-    before = outputs(tmp_path)
+def test_a_failure_leaves_the_table_and_shows_the_evidence(done: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(done, tmp_path / "again")
+    before = outputs(folder)
     broken = [record._replace(content=record.content[:300]) for record in source()[:20]] + source()[20:]
     message = (
         r"validation failed: at least 80.0% of the files .* 20 of 40 \(50.0%\): cat/1.jpg \(truncated\).*index.html$"
     )
     with pytest.raises(PawlineError, match=message) as caught:
-        run(broken, tmp_path, params())
+        run(broken, folder, params())
     assert "\n" not in str(caught.value)
-    after = outputs(tmp_path)
+    after = outputs(folder)
     for name in ("data/images.parquet", "reports/metrics/validation.json"):
         assert after[name] == before[name]
     assert b"not met" in after["reports/validation/index.html"]
-    assert sorted(path.name for path in (tmp_path / "reports").iterdir()) == ["metrics", "validation"]
+    assert sorted(path.name for path in (folder / "reports").iterdir()) == ["metrics", "validation"]
 
 
 def test_no_shards(tmp_path: Path) -> None:

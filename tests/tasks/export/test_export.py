@@ -50,8 +50,8 @@ def squares(small_run: Run) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def expected(small_run: Run, squares: np.ndarray) -> np.ndarray:
-    answers: np.ndarray = keras_files.load_model(small_run.classifier_path).predict_on_batch(squares)
+def expected(small: Path, squares: np.ndarray) -> np.ndarray:
+    answers: np.ndarray = keras_files.load_model(small / CLASSIFIER).predict_on_batch(squares)
     assert np.ptp(answers) > 0.01  # the pictures are told apart: equality would not be by chance
     return answers
 
@@ -131,9 +131,9 @@ def test_differences_are_within_the_tolerances(facts: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", sorted(PATHS.keys() - {"saved_model_bytes"}))
 def test_each_format_answers_for_any_number_of_photos(
-    made: Path, squares: np.ndarray, expected: np.ndarray, name: str
+    small: Path, squares: np.ndarray, expected: np.ndarray, name: str
 ) -> None:
-    replay = open_export(name, made / PATHS[name])
+    replay = open_export(name, small / "first" / PATHS[name])
     for images in (squares[:1], squares, squares[:3]):
         tolerance = check.TOLERANCES.get(name, 0.3)
         np.testing.assert_allclose(replay(Photos([], images)), expected[: len(images)], atol=tolerance)
