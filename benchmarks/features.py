@@ -90,6 +90,8 @@ def prepare(
         options: dict[str, Any] = {"pooling": params.pooling, "engine": "openvino", "precision": precision}
         chosen = engines.choose_engines(backbone, boundary, **options).training
         frozen[chosen.precision] = FrozenPart(engines.Engines(chosen, chosen), boundary, params)
+        if chosen.precision == "float32":  # no need to convert the network to it again
+            break
     return frozen
 
 

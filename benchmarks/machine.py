@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+from functools import cache
 from pathlib import Path
 
 from tasks.parallel import available_processors
@@ -9,6 +10,7 @@ from tasks.parallel import available_processors
 COMPUTING = ("TensorFlow", "Keras", "OpenVINO")
 
 
+@cache  # it looks at every package that is installed
 def describe_machine() -> str:
     """Return cores, processor and the versions of what computes."""
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ from tasks.export.photos import prepare
 from tasks.raw import list_chunks, read_chunk
 from tests.conftest import ROOT
 from tests.tasks.conftest import IMAGE, Run, changed
-from tests.tasks.export.exports import exports_made, finished_run
+from tests.tasks.export.exports import finished_run, small_exports_made
 
 TEXT = (ROOT / "docs" / "exports.md").read_text(encoding="utf-8")
 EXAMPLES = dict(re.findall(r"^## (.+?)$.*?```python\n(.*?)```", TEXT, flags=re.DOTALL | re.MULTILINE))
@@ -31,11 +31,11 @@ AFTERWARDS = "\nimport sys\nprint(json.dumps([answer.tolist(), 'tensorflow' in s
 
 @pytest.fixture(scope="module")
 def place(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a photo, and the exports where a project has them."""
+    """A folder with a photo, and the exports of a small network where a project has them."""
     run = finished_run(shared_folder)
     folder = tmp_path_factory.mktemp("docs")
     (folder / "models").mkdir()
-    (folder / "models" / "export").symlink_to(exports_made(shared_folder))
+    (folder / "models" / "export").symlink_to(small_exports_made(shared_folder) / "first")
     (folder / "photo.jpg").write_bytes(_jpeg(run))
     return folder
 
@@ -49,9 +49,8 @@ def _jpeg(run: Run) -> bytes:
 @pytest.fixture(scope="module")
 def expected(place: Path, shared_folder: Path) -> np.ndarray:
     squares = prepare([(place / "photo.jpg").read_bytes()], IMAGE).squares
-    answers: list[np.ndarray] = keras_files.load_model(finished_run(shared_folder).classifier_path).predict_on_batch(
-        squares
-    )
+    classifier = keras_files.load_model(small_exports_made(shared_folder) / "classifier.keras")
+    answers: list[np.ndarray] = classifier.predict_on_batch(squares)
     return answers[0]
 
 

@@ -168,6 +168,7 @@ COMMANDS = (
     ),
 )
 PROJECT = "project"
+MORE_ROOM = 4 if FULL else 16  # times as much for the next try
 MOST_ROOM = 4**8  # pages: a gigabyte
 
 
@@ -198,7 +199,7 @@ def test_commands_on_a_disk_that_cannot_be_written(
                 break
             tried += 1
             wrong.append(wrong_with(done) or ("" if champions(disk) == before else "another champion"))
-            room = max(1, 4 * room)
+            room = max(1, MORE_ROOM * room)
             assert room <= MOST_ROOM, done.stdout + done.stderr
         assert disk.run("git", "fsck", "--strict", place=PROJECT).returncode == 0
         assert command.is_done(disk), done.stdout + done.stderr

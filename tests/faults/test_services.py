@@ -130,7 +130,7 @@ def test_requests_made_up_from_the_openapi_document(service: Running, tries: Tri
         for mode in modes:
 
             @settings(
-                max_examples=tries(50, 2500),
+                max_examples=tries(25, 2500),
                 database=None,
                 derandomize=True,
                 deadline=None,
