@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from tasks import runtimes
+
 if TYPE_CHECKING:
     from openvino import Model as Network
 
@@ -16,14 +18,13 @@ def split_at_share(network: "Network", share: float) -> list["Network"]:
     Returns:
         Both parts, or the network alone if it has no such place.
     """
-    import openvino
-    from openvino import opset8
+    openvino = runtimes.openvino()
 
     node = _find_seam(network, share)
     if node is None:
         return [network]
     shape, element_type = node.output(0).get_partial_shape(), node.output(0).get_element_type()
-    carry = opset8.parameter(shape, element_type, name="carry")
+    carry = openvino.opset8.parameter(shape, element_type, name="carry")
     first_input, results = network.get_parameters(), network.get_results()
     for target in node.output(0).get_target_inputs():
         target.replace_source_output(carry.output(0))

@@ -1,17 +1,22 @@
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import openvino
 import pytest
-from openvino import opset13 as ops
 
 from inference.seam import split_at_share
+from tasks import runtimes
 from tasks.runtimes import openvino_core
 
+if TYPE_CHECKING:
+    from openvino import Model
+
 SIDE = 8
+openvino = runtimes.openvino()  # without its telemetry, also for the tests that come later in this process
+ops = openvino.opset13
 
 
-def residual_network(blocks: int) -> openvino.Model:
+def residual_network(blocks: int) -> "Model":
     """Blocks of two convolutions each, around each of which the tensor is carried on."""
     x = image = ops.parameter([1, 4, SIDE, SIDE], np.float32, name="image")
     for block in range(blocks):
@@ -23,11 +28,11 @@ def residual_network(blocks: int) -> openvino.Model:
     return openvino.Model([x], [image])
 
 
-def convolutions(network: openvino.Model) -> int:
+def convolutions(network: "Model") -> int:
     return sum(node.get_type_name() == "Convolution" for node in network.get_ops())
 
 
-def answer(networks: list[openvino.Model]) -> np.ndarray:
+def answer(networks: list["Model"]) -> np.ndarray:
     carry = np.random.default_rng(0).normal(size=(1, 4, SIDE, SIDE)).astype(np.float32)
     for network in networks:
         exact = openvino_core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

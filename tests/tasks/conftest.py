@@ -1,7 +1,6 @@
 """A small finished pipeline, made once in-process by the stage functions and shared by every test that needs data."""
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,10 +22,6 @@ from tasks.train_head import train_head
 from tasks.validate import validate
 from tests.conftest import ROOT
 from tests.once import made_once
-
-# As tasks.runtimes does it: where a test file imports OpenVINO by itself, each conversion would otherwise start a
-# process of telemetry, which takes more than a second and asks the network.
-sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 S = TypeVar("S", bound=Section)
 
