@@ -59,6 +59,14 @@ def project(three_runs: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return Project(three_runs)
 
 
+@pytest.fixture
+def small_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A repository without the files of a run."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    return Project(make_repository(tmp_path / "here"))
+
+
 def version(project: Project, name: str) -> Run:
     return find_run(project, name)
 
@@ -165,12 +173,8 @@ def put_on_record(project: Project, name: str) -> None:
         decide(book, Plan("register", name, commit, f"classifier@{name}", "", files), load_key(book))
 
 
-def test_a_rollback_that_arrived_without_its_tag_is_not_the_one_that_is_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.delenv(KEY_VARIABLE, raising=False)
-    project = Project(make_repository(tmp_path / "here"))
+def test_a_rollback_that_arrived_without_its_tag_is_not_the_one_that_is_asked_for(small_project: Project) -> None:
+    project = small_project
     for name in ("v1.0.0", "v2.0.0", "v3.0.0"):
         put_on_record(project, name)
         git(project.root, "commit", "--quiet", "--allow-empty", "--message", "Go on")
@@ -305,9 +309,11 @@ def is_whole(project: Project) -> None:
 
 
 @pytest.mark.usefixtures("killing")
-def test_killed_at_every_step_the_old_or_the_new_champion_is_in_force(project: Project) -> None:
-    for revision in ("HEAD~2", "HEAD~1"):
-        register.register(project, find_run(project, revision), reason="")
+def test_killed_at_every_step_the_old_or_the_new_champion_is_in_force(small_project: Project) -> None:
+    project = small_project
+    for name in ("v1.0.0", "v2.0.0"):
+        put_on_record(project, name)
+        git(project.root, "commit", "--quiet", "--allow-empty", "--message", "Go on")
     first, second = version(project, "v1"), version(project, "v2")
     promote(project, first, reason="")
     seen: list[tuple[str | None, bool]] = []
