@@ -14,7 +14,6 @@ from lineage.lockfile import FOLDER_SUFFIX, parse_folder
 from lineage.runs import MODEL_PATH, WORKSPACE, Project, Run, find_run
 from lineage.verify import verify
 from registry import ledger
-from registry.champion import promote
 from registry.decisions import Plan, admit, decide
 from registry.register import register
 from registry.signing import load_key
@@ -39,30 +38,6 @@ TAG_CHANGES = {
     "a champion that nobody decided on": ("tag", "-a", "-m", "x", "classifier#champion#2", "HEAD~1"),
     "a version that nobody registered": ("tag", "classifier@v3.0.0", "HEAD~2"),
 }
-
-
-@pytest.fixture(scope="module")
-def registered_made(three_runs_made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The three runs, the last two registered and the last the champion: `project`; in `.config` the key."""
-    folder = tmp_path_factory.mktemp("registered")
-    shutil.copytree(three_runs_made / "project", folder / "project", symlinks=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CONFIG_HOME", str(folder / ".config"))
-        for revision in ("HEAD~1", "HEAD"):
-            project = Project(folder / "project")
-            register(project, find_run(project, revision), reason="a test")
-        project = Project(folder / "project")
-        promote(project, find_run(project, "v2"), reason="")
-    return folder
-
-
-@pytest.fixture
-def registered(registered_made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of that as the current folder."""
-    shutil.copytree(registered_made, tmp_path / "registered", symlinks=True)
-    monkeypatch.chdir(tmp_path / "registered/project")
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "registered/.config"))
-    return tmp_path / "registered/project"
 
 
 def verify_again(folder: Path, run: Run = WORKSPACE) -> list[Link]:
