@@ -249,7 +249,7 @@ def test_a_run_from_a_folder_within_ends_with_what_came_out_and_is_kept_as_an_ex
     written = (project / "params.yaml").read_text(encoding="utf-8")
     assert "  path: docs/photos          # archive" in written
     assert "  dropout: 0.5\n" in written
-    assert "s4-1" in dvc("exp", "list", "--name-only").split()
+    assert experiments.experiment_names() == {"s4-1"}
     exit_code, out, err = run("run", *arguments, cwd=project)
     assert (exit_code, out, err) == (1, "", "error: data.path is 'photos': no such file or folder\n")
     exit_code, out, err = run("run", "--name", "s4-1", cwd=project)
@@ -318,6 +318,6 @@ def test_ctrl_c_ends_a_sweep_and_keeps_what_is_done(recorded: Path) -> None:
     assert process.returncode == 130
     assert err.splitlines()[-1] == "interrupted: `dvc exp show` has the experiments that were finished"
     assert processes_in(recorded) == []
-    assert dvc("exp", "list", "--name-only").split()[-1] == "sweep1-1"
+    assert experiments.experiment_names() == {"sweep1-1"}
     assert list((recorded / ".dvc/tmp/exps").glob("tmp*")) == []
     assert (recorded / "params.yaml").read_text(encoding="utf-8") == PARAMS
