@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from flows import experiments
 from flows.cli import app
+from flows.commands import pipeline as pipeline_command
 from flows.pipeline import pipeline
 from tasks.parallel import available_processors
 from tests.flows.conftest import FAILS, PARAMS, QUIET_DVC, SLEEPS, dvc, empty_database, processes_in, with_meta
@@ -250,6 +251,9 @@ def test_a_run_from_a_folder_within_ends_with_what_came_out_and_is_kept_as_an_ex
     assert "  path: docs/photos          # archive" in written
     assert "  dropout: 0.5\n" in written
     assert experiments.experiment_names() == {"s4-1"}
+    # The same once more is the same experiment.
+    again = pipeline_command._keep(["source", "left", "right", "join"], name=None, prefix="s4")
+    assert (again, experiments.experiment_names()) == (lines[-1], {"s4-1"})
     exit_code, out, err = run("run", *arguments, cwd=project)
     assert (exit_code, out, err) == (1, "", "error: data.path is 'photos': no such file or folder\n")
     exit_code, out, err = run("run", "--name", "s4-1", cwd=project)
