@@ -2,9 +2,15 @@
 
 import re
 import shlex
+import signal
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
+import pytest
+
+from flows.cli import main
 from tests.test_pipeline import run
 
 PAWLINE = [sys.executable, "-c", "from flows.cli import main; main()"]
@@ -12,57 +18,74 @@ PAWLINE = [sys.executable, "-c", "from flows.cli import main; main()"]
 
 def pawline(command: str, folder: Path, *, exit_code: int = 0) -> str:
     """Type a command of the README and return the screen."""
-    program, *arguments = shlex.split(command)
-    assert program == "pawline"
-    done = run([*PAWLINE, *arguments], folder, check=False)
+    done = run([*PAWLINE, *_arguments(command)], folder, check=False)
     assert done.returncode == exit_code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
+def pawline_here(command: str, folder: Path, *, exit_code: int = 0) -> str:
+    """Do the same in this process, which need not start first: for a command that asks nothing."""
+    out, err = StringIO(), StringIO()
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch, chdir(folder), redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["pawline", *_arguments(command)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    signal.signal(signal.SIGTERM, before)
+    assert int(ended.value.code or 0) == exit_code, out.getvalue() + err.getvalue()
+    return out.getvalue() + err.getvalue()
+
+
+def _arguments(command: str) -> list[str]:
+    program, *arguments = shlex.split(command)
+    assert program == "pawline"
+    return arguments
+
+
 def test_from_a_run_to_a_champion_and_back(three_runs: Path, tmp_path: Path) -> None:
-    assert "v1.0.0" in pawline("pawline register", three_runs)
+    assert "v1.0.0" in pawline_here("pawline register", three_runs)
     pawline('pawline promote v1 --reason "first model on real photos"', three_runs)
-    pawline("pawline promote HEAD~1", three_runs)
-    assert re.search(r"v2\.0\.0.*\*|\*.*v2\.0\.0", pawline("pawline models", three_runs))
-    pawline("pawline rollback", three_runs)
-    assert re.search(r"v1\.0\.0.*\*|\*.*v1\.0\.0", pawline("pawline models", three_runs))
+    pawline_here("pawline promote HEAD~1", three_runs)
+    assert re.search(r"v2\.0\.0.*\*|\*.*v2\.0\.0", pawline_here("pawline models", three_runs))
+    pawline_here("pawline rollback", three_runs)
+    assert re.search(r"v1\.0\.0.*\*|\*.*v1\.0\.0", pawline_here("pawline models", three_runs))
     fetched = tmp_path / "model.keras"
     run(["dvc", "artifacts", "get", ".", "classifier", "--stage", "champion", "--out", str(fetched)], three_runs)
     assert fetched.read_bytes() == (three_runs / "models/classifier.keras").read_bytes()
-    card = pawline("pawline card v1", three_runs)
+    card = pawline_here("pawline card v1", three_runs)
     assert card.startswith("---\n")
     assert "synthetic" in card
 
-    assert "v1.0.0" in pawline(f"pawline lineage {fetched}", three_runs)
-    pawline("pawline lineage v1 --html lineage.html", three_runs)
+    assert "v1.0.0" in pawline_here(f"pawline lineage {fetched}", three_runs)
+    pawline_here("pawline lineage v1 --html lineage.html", three_runs)
     assert "<svg" in (three_runs / "lineage.html").read_text(encoding="utf-8")
-    assert "data.synthetic_images" in pawline("pawline lineage v1 v2", three_runs)
+    assert "data.synthetic_images" in pawline_here("pawline lineage v1 v2", three_runs)
     assert "verified: v1.0.0" in pawline("pawline verify v1", three_runs)
-    assert "would not run" in pawline("pawline why train_head", three_runs)
-    assert len(pawline("pawline why", three_runs).splitlines()) >= 11
+    assert "would not run" in pawline_here("pawline why train_head", three_runs)
+    assert len(pawline_here("pawline why", three_runs).splitlines()) >= 11
     assert "delete this?" in pawline("pawline gc", three_runs, exit_code=1), "the first run is no version yet"
-    pawline("pawline register HEAD~2", three_runs)
-    assert "nothing" in pawline("pawline gc", three_runs)
+    pawline_here("pawline register HEAD~2", three_runs)
+    assert "nothing" in pawline_here("pawline gc", three_runs)
     assert run(["git", "fsck", "--strict"], three_runs).stdout == ""
     assert run(["dvc", "status"], three_runs).stdout == "source:\n\talways changed\n"
 
 
 def test_a_clone_fetches_what_a_version_needs_and_verifies_it(three_runs: Path, tmp_path: Path) -> None:
-    pawline("pawline register HEAD~1", three_runs)
-    pawline("pawline register", three_runs)
-    assert pawline("pawline push", three_runs, exit_code=1).startswith("error: no remote is configured")
+    pawline_here("pawline register HEAD~1", three_runs)
+    pawline_here("pawline register", three_runs)
+    assert pawline_here("pawline push", three_runs, exit_code=1).startswith("error: no remote is configured")
     add_remote = ["dvc", "remote", "add", "--default", "--local", "store", str(tmp_path / "store")]
     run(add_remote, three_runs)
-    assert "store does not exist (" in pawline("pawline push", three_runs, exit_code=1)
+    assert "store does not exist (" in pawline_here("pawline push", three_runs, exit_code=1)
     (tmp_path / "store").mkdir()
-    assert re.search(r"v1\.0\.0: \d+ files copied to store", pawline("pawline push", three_runs))
-    assert "v1.0.0: no files copied to store" in pawline("pawline push", three_runs)
+    assert re.search(r"v1\.0\.0: \d+ files copied to store", pawline_here("pawline push", three_runs))
+    assert "v1.0.0: no files copied to store" in pawline_here("pawline push", three_runs)
 
     clone = tmp_path / "clone"
     run(["git", "clone", "--quiet", str(three_runs), str(clone)], tmp_path)
-    assert "MISSING" in pawline("pawline verify v1", clone, exit_code=1)
+    assert "MISSING" in pawline_here("pawline verify v1", clone, exit_code=1)
     run(add_remote, clone)
-    assert "verified: v1.0.0" in pawline("pawline verify v1 --fetch", clone)
+    assert "verified: v1.0.0" in pawline_here("pawline verify v1 --fetch", clone)
 
 
 def test_a_strangers_model_is_unknown(three_runs: Path, tmp_path: Path) -> None:

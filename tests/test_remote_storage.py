@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lineage import git
 from tests.s3 import Bucket
-from tests.test_audit import pawline
+from tests.test_audit import pawline, pawline_here
 from tests.test_pipeline import STAGES, run
 
 README_BUCKET = "s3://my-bucket"
@@ -38,13 +38,13 @@ def test_a_fresh_clone_pulls_and_has_nothing_to_run(three_runs: Path, tmp_path: 
 
 
 def test_versions_are_pushed_and_a_bucket_that_refuses_is_one_line(three_runs: Path, bucket: Bucket) -> None:
-    pawline("pawline register", three_runs)
+    pawline_here("pawline register", three_runs)
     share(three_runs, bucket)
     bucket.deny("s3:PutObject")
     refused = pawline("pawline push", three_runs, exit_code=1)
     assert refused.startswith(f"error: {bucket.url}/pawline refuses access (")
     assert refused.count("\n") == 1
     bucket.allow()
-    copied = re.search(r"v1\.0\.0: (\d+) files copied to storage", pawline("pawline push", three_runs))
+    copied = re.search(r"v1\.0\.0: (\d+) files copied to storage", pawline_here("pawline push", three_runs))
     assert copied is not None
     assert bucket.objects() == int(copied[1])

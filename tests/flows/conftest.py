@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-from prefect.testing.utilities import prefect_test_harness
+from prefect.testing import utilities
+
+from tests.once import made_once
 
 ROOT = Path(__file__).parents[2]
 QUIET_DVC = "[core]\n    analytics = false\n    check_update = false\n"
@@ -107,15 +110,38 @@ def with_meta(project: Path, stage: str, meta: str, *, desc: str = "") -> None:
     (project / "dvc.yaml").write_text(text.replace(command, command + more))
 
 
+def empty_database(shared_folder: Path) -> Path:
+    """Return a database as a Prefect server makes it, which takes it most of its first start, for others to begin with.
+
+    Args:
+        shared_folder: The fixture of this name.
+    """
+
+    def make(folder: Path) -> None:
+        env = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+        subprocess.run(command, cwd=folder, env=env | {"PREFECT_HOME": str(folder)}, check=True, capture_output=True)
+
+    return made_once(shared_folder / "prefect_database", make) / "prefect.db"
+
+
 @pytest.fixture(scope="session")
-def prefect_url() -> Iterator[str]:
+def prefect_url(shared_folder: Path) -> Iterator[str]:
     """A Prefect server of the session's own, in use by this process."""
+
+    def folder_with_database() -> str:
+        folder = tempfile.mkdtemp()
+        shutil.copy(empty_database(shared_folder), Path(folder, "prefect-test.db"))
+        return folder
+
     # Without heartbeats a flow ends a second sooner.
-    with (
-        prefect_test_harness(server_startup_timeout=120),
-        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
-    ):
-        yield PREFECT_API_URL.value()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utilities, "mkdtemp", folder_with_database)
+        with (
+            utilities.prefect_test_harness(server_startup_timeout=120),
+            temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+        ):
+            yield PREFECT_API_URL.value()
 
 
 @pytest.fixture(scope="session")

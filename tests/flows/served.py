@@ -25,7 +25,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import server
-from tests.flows.conftest import processes_in
+from tests.flows.conftest import empty_database, processes_in
 
 ROOT = Path(__file__).parents[2]
 IMPATIENT = {
@@ -156,9 +156,11 @@ def make_project(folder: Path) -> Served:
 
 
 @pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(tmp_path_factory: pytest.TempPathFactory, shared_folder: Path) -> Iterator[Served]:
     """A project of two small flows with its server at work, which ends in good order."""
     project = make_project(folder := tmp_path_factory.mktemp("served"))
+    (folder / ".prefect").mkdir()
+    shutil.copy(empty_database(shared_folder), folder / ".prefect/prefect.db")
     project.start()
     try:
         yield project

@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -12,10 +13,14 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelling
+from typer.testing import CliRunner
 
+from flows import experiments
+from flows.cli import app
+from flows.commands import pipeline as pipeline_command
 from flows.pipeline import pipeline
 from tasks.parallel import available_processors
-from tests.flows.conftest import FAILS, PARAMS, SLEEPS, dvc, processes_in, with_meta
+from tests.flows.conftest import FAILS, PARAMS, QUIET_DVC, SLEEPS, dvc, empty_database, processes_in, with_meta
 
 PAWLINE = str(Path(sys.executable).with_name("pawline"))
 
@@ -36,6 +41,13 @@ def run(*arguments: str, cwd: Path, prefect_url: str | None = None) -> tuple[int
     process = start(*arguments, cwd=cwd, prefect_url=prefect_url)
     out, err = process.communicate(timeout=120)
     return process.returncode, out, err
+
+
+def run_here(*arguments: str) -> str:
+    """Run a command that succeeds in this process, from the current folder, and return what it says."""
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
 
 
 def read_until(process: subprocess.Popen[str], words: str) -> None:
@@ -67,8 +79,7 @@ def test_help_comes_at_once_and_teaches(tmp_path: Path) -> None:
         ("cancel", "RUN"),
     ):
         assert any(line.split()[:1] == [name] and not line.endswith("...") for line in lines)
-        exit_code, out, _ = run(name, "--help", cwd=tmp_path)
-        assert exit_code == 0
+        out = run_here(name, "--help")
         assert option in out
         assert f"  pawline {name} " in out
 
@@ -86,32 +97,18 @@ def test_what_cannot_start_gets_one_line(project: Path, tmp_path: Path) -> None:
     assert err.count("\n") == 1
 
 
-def test_a_run_from_a_folder_within_ends_with_what_came_out(project: Path, prefect_url: str) -> None:
-    (project / "docs").mkdir()
-    metrics = project / "reports/metrics/evaluation.json"
-    metrics.parent.mkdir(parents=True)
-    metrics.write_text(json.dumps({"accuracy": 0.98765, "selected": "stage2", "split": "test"}))
-    (project / "reports/index.html").touch()
-    exit_code, out, err = run("run", cwd=project / "docs", prefect_url=prefect_url)
-    assert (exit_code, err) == (0, "")
-    lines = out.splitlines()
-    assert lines[:2] == ["pawline    | starting Prefect", "source     | > python -m tasks.source"]
-    assert lines[-1].startswith("4 of 4 stages run, 0 cached, in ")
-    assert lines[-1].endswith(" s; test accuracy 0.9877 (stage2); see reports/index.html")
-    assert (project / "join.txt").exists()
-    assert not list((project / "docs").iterdir())
-
-
 def test_a_failed_stage_gets_one_line_and_exit_code_1(project: Path, prefect_url: str) -> None:
-    (project / "tasks/left.py").write_text(FAILS)
+    (project / "tasks/source.py").write_text(FAILS)
     exit_code, out, err = run("run", cwd=project, prefect_url=prefect_url)
-    assert (exit_code, err) == (1, "error: stage left failed: no photos in x: set data.path\n")
-    assert "left       | trying" in out
+    assert (exit_code, err) == (1, "error: stage source failed: no photos in x: set data.path\n")
+    assert "source     | trying" in out
     assert "Traceback" not in out
-    assert "join " not in out
+    assert "left " not in out
 
 
-def test_ctrl_c_ends_everything_soon(project: Path) -> None:
+def test_ctrl_c_ends_everything_soon(project: Path, shared_folder: Path) -> None:
+    (project / ".prefect").mkdir()
+    shutil.copy(empty_database(shared_folder), project / ".prefect/prefect.db")
     for name in ("left", "right"):
         (project / f"tasks/{name}.py").write_text(SLEEPS.format(name=name))
     process = start("run", cwd=project)
@@ -125,7 +122,8 @@ def test_ctrl_c_ends_everything_soon(project: Path) -> None:
     assert err == "interrupted: the next run carries on from here\n"
     assert time.monotonic() - started < 15
     assert processes_in(project) == []
-    assert (project / ".prefect/prefect.db").exists()  # Prefect's home is the project's own
+    with sqlite3.connect(project / ".prefect/prefect.db") as database:  # Prefect's home is the project's own
+        assert database.execute("SELECT count(*) FROM flow_run").fetchall() == [(1,)]
     assert "source" in dvc("status")  # DVC is not locked
 
 
@@ -148,19 +146,22 @@ def test_a_run_that_is_cancelled_on_prefects_page_ends_soon(project: Path, prefe
     assert pipeline(["left"]) == {"source": "Completed", "left": "Completed"}
 
 
-def test_a_second_run_waits_for_the_first_even_if_that_was_killed(project: Path, prefect_url: str) -> None:
+def test_others_wait_for_the_first_even_if_that_was_killed_and_share_the_work(project: Path, prefect_url: str) -> None:
     (project / "tasks/source.py").write_text(SLEEPS.format(name="source"))
     first = start("run", "left", cwd=project, prefect_url=prefect_url)
     read_until(first, "asleep")
-    second = start("run", "left", cwd=project, prefect_url=prefect_url)
-    read_until(second, "another pawline run is at work in this project: waiting for it to end")
+    others = [start("run", "left", cwd=project, prefect_url=prefect_url) for _ in range(2)]
+    for other in others:
+        read_until(other, "another pawline run is at work in this project: waiting for it to end")
     first.kill()  # its `dvc repro` goes on
     assert any("tasks.source" in command for command in processes_in(project))
     (project / "go").touch()
     first.communicate()
-    out, err = second.communicate(timeout=120)
-    assert (second.returncode, err) == (0, "")
-    assert out.splitlines()[-1].startswith("2 of 2 stages run, 0 cached")
+    ends = [other.communicate(timeout=120) for other in others]
+    assert [(other.returncode, err) for other, (_, err) in zip(others, ends, strict=True)] == [(0, "")] * 2
+    last_lines = sorted((out.splitlines()[-1] for out, _ in ends), reverse=True)  # either may be the next
+    assert last_lines[0].startswith("2 of 2 stages run, 0 cached")
+    assert last_lines[1].startswith("1 of 2 stages run, 1 cached")
 
 
 def test_a_run_waits_for_dvc(project: Path, prefect_url: str) -> None:
@@ -179,28 +180,14 @@ def test_a_run_waits_for_dvc(project: Path, prefect_url: str) -> None:
     assert out.splitlines()[-1].startswith("1 of 4 stages run, 3 cached")
 
 
-def test_two_runs_at_once_share_the_work(project: Path, prefect_url: str) -> None:
-    (project / "tasks/left.py").write_text(SLEEPS.format(name="left"))
-    first = start("run", cwd=project, prefect_url=prefect_url)
-    read_until(first, "asleep")
-    second = start("run", cwd=project, prefect_url=prefect_url)
-    read_until(second, "waiting")
-    (project / "go").touch()
-    last_lines = [process.communicate(timeout=120)[0].splitlines()[-1] for process in (first, second)]
-    assert [process.returncode for process in (first, second)] == [0, 0]
-    assert last_lines[0].startswith("4 of 4 stages run, 0 cached")
-    assert last_lines[1].startswith("1 of 4 stages run, 3 cached")
-
-
-def test_presets_are_listed_shown_and_given_to_dvc(project: Path) -> None:
+def test_presets_are_listed_shown_and_given_to_dvc(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (project / "docs").mkdir()
-    exit_code, out, err = run("presets", cwd=project / "docs")
-    assert (exit_code, err) == (0, "")
-    described = dict(line.split(maxsplit=1) for line in out.splitlines())
+    monkeypatch.chdir(project / "docs")
+    described = dict(line.split(maxsplit=1) for line in run_here("presets").splitlines())
     assert described.keys() == {path.stem for path in (project / "presets").iterdir()}
     assert described["s4"].startswith("Head at 1e-3, then the last 100 layers")
-    assert run("presets", "s4", cwd=project)[1] == (project / "presets/s4.yaml").read_text(encoding="utf-8")
-    out = run("presets", "s4", "--dvc", cwd=project)[1]
+    assert run_here("presets", "s4") == (project / "presets/s4.yaml").read_text(encoding="utf-8")
+    out = run_here("presets", "s4", "--dvc")
     assert out.count("\n") == 1
     assert " --set-param train_head.hidden_units=[] " in out
     exit_code, _, err = run("presets", "s9", cwd=project)
@@ -234,15 +221,28 @@ def test_a_typo_in_params_yaml_shows_before_prefect_starts(project: Path) -> Non
     assert err.startswith("error: params.yaml: unknown key train_head.dorpout: did you mean dropout?")
 
 
-def test_a_run_with_settings_is_kept_as_an_experiment(project: Path, prefect_url: str) -> None:
+def test_a_run_from_a_folder_within_ends_with_what_came_out_and_is_kept_as_an_experiment(
+    project: Path, prefect_url: str
+) -> None:
     (project / "docs/photos").mkdir(parents=True)
+    metrics = project / "reports/metrics/evaluation.json"
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text(json.dumps({"accuracy": 0.98765, "selected": "stage2", "split": "test"}))
+    (project / "reports/index.html").touch()
     arguments = ["--preset", "s4", "--set", "data.path=photos", "--set", "train_head.dropout=0.5"]
     exit_code, out, err = run("run", *arguments, cwd=project / "docs", prefect_url=prefect_url)
     assert (exit_code, err) == (0, "")
-    assert out.splitlines()[0] == "pawline    | data.source is directory instead of archive: data.path is a folder"
+    lines = out.splitlines()
+    assert lines[0] == "pawline    | data.source is directory instead of archive: data.path is a folder"
+    assert lines[1] == "pawline    | starting Prefect"
+    assert "source     | > python -m tasks.source" in lines
+    assert lines[-2].startswith("4 of 4 stages run, 0 cached, in ")
+    assert lines[-2].endswith(" s; test accuracy 0.9877 (stage2); see reports/index.html")
+    assert (project / "join.txt").exists()
+    assert list((project / "docs").rglob("*")) == [project / "docs/photos"]
     assert out.count("data.source is directory") == 1
     assert out.count("pawline    | params.yaml has the settings now; `git diff params.yaml` shows them\n") == 1
-    assert out.splitlines()[-1] == (
+    assert lines[-1] == (
         "kept as s4-1: `dvc exp show` compares experiments; "
         "back to the committed settings: `git checkout params.yaml dvc.lock && dvc checkout`, "
         "or `pawline run` after the first if they never ran here"
@@ -250,10 +250,10 @@ def test_a_run_with_settings_is_kept_as_an_experiment(project: Path, prefect_url
     written = (project / "params.yaml").read_text(encoding="utf-8")
     assert "  path: docs/photos          # archive" in written
     assert "  dropout: 0.5\n" in written
-    assert "s4-1" in dvc("exp", "list", "--name-only").split()
+    assert experiments.experiment_names() == {"s4-1"}
     # The same once more is the same experiment.
-    out = run("run", *arguments, cwd=project / "docs", prefect_url=prefect_url)[1]
-    assert "kept as s4-1" in out
+    again = pipeline_command._keep(["source", "left", "right", "join"], name=None, prefix="s4")
+    assert (again, experiments.experiment_names()) == (lines[-1], {"s4-1"})
     exit_code, out, err = run("run", *arguments, cwd=project)
     assert (exit_code, out, err) == (1, "", "error: data.path is 'photos': no such file or folder\n")
     exit_code, out, err = run("run", "--name", "s4-1", cwd=project)
@@ -261,7 +261,7 @@ def test_a_run_with_settings_is_kept_as_an_experiment(project: Path, prefect_url
 
 
 def test_without_git_a_run_goes_on_and_is_not_kept(project: Path) -> None:
-    dvc("config", "core.no_scm", "true")
+    (project / ".dvc/config").write_text(QUIET_DVC + "    no_scm = true\n")
     shutil.rmtree(project / ".git")
     no_server = "http://127.0.0.1:9/api"
     out = run("run", "--set", "train_head.dropout=0.5", cwd=project, prefect_url=no_server)[1]
@@ -312,7 +312,7 @@ def test_ctrl_c_ends_a_sweep_and_keeps_what_is_done(recorded: Path) -> None:
     process = start("sweep", *arguments, cwd=recorded)
     read_until(process, "2 experiments, each of join, 1 at a time")
     deadline = time.monotonic() + 60
-    while "sweep1-1" not in dvc("exp", "list", "--name-only") or not any(
+    while "sweep1-1" not in experiments.experiment_names() or not any(
         "tasks.join" in command for command in processes_in(recorded)
     ):
         assert time.monotonic() < deadline
@@ -322,6 +322,6 @@ def test_ctrl_c_ends_a_sweep_and_keeps_what_is_done(recorded: Path) -> None:
     assert process.returncode == 130
     assert err.splitlines()[-1] == "interrupted: `dvc exp show` has the experiments that were finished"
     assert processes_in(recorded) == []
-    assert dvc("exp", "list", "--name-only").split()[-1] == "sweep1-1"
+    assert experiments.experiment_names() == {"sweep1-1"}
     assert list((recorded / ".dvc/tmp/exps").glob("tmp*")) == []
     assert (recorded / "params.yaml").read_text(encoding="utf-8") == PARAMS

@@ -16,7 +16,7 @@ from flows import dvc_graph, stage_process
 from flows.policy import Policy
 from flows.stage_process import StageProcesses, StoppedError
 from tasks.stage import PawlineError, TemporaryError
-from tests.flows.conftest import FAILS, PARAMS, SLEEPS, dvc, meets, with_meta
+from tests.flows.conftest import FAILS, PARAMS, SLEEPS, meets, with_meta
 
 
 def reproduce(stage: str, *, force: bool = False, timeout_seconds: float | None = None) -> bool:
@@ -33,8 +33,9 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 def test_the_plan_is_dvcs_own(project: Path) -> None:
     for targets in ([], ["right", "left"]):
-        said = dvc("repro", "--dry", "--force", *targets)
-        assert dvc_graph.plan_stages(targets) == re.findall(r"Running stage '(\w+)'", said)
+        with Repo() as repo:
+            planned = [stage.name for stage in repo.reproduce(targets or None, dry=True, force=True)]
+        assert dvc_graph.plan_stages(targets) == planned
 
 
 def test_a_planned_stage_has_its_purpose_its_needs_and_its_policy(project: Path) -> None:
@@ -201,7 +202,8 @@ def test_stages_that_end_together_are_both_in_dvc_lock(project: Path, monkeypatc
                 return ran, dvc_graph.is_unchanged(stage, processes)
 
             assert list(pool.map(both, ("left", "right"))) == [(True, True), (True, True)]
-            assert [line for line in dvc("status").splitlines() if not line.startswith("\t")] == ["join:", "source:"]
+            with Repo() as repo:
+                assert sorted(repo.status()) == ["join", "source"]
             for name in ("left", "right"):
                 (project / f"{name}.here").unlink()
 

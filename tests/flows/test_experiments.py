@@ -1,13 +1,16 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 
 from flows import dvc_graph, experiments, presets
 from tasks.stage import PawlineError
-from tests.flows.conftest import PARAMS, dvc
+from tests.flows.conftest import PARAMS, QUIET_DVC, dvc, working_copy
 
 STAGES = ["source", "left", "right", "join"]
 
@@ -16,12 +19,21 @@ def git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], check=True, capture_output=True, text=True).stdout
 
 
+@pytest.fixture(scope="module")
+def finished_template(recorded_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "project"
+    shutil.copytree(recorded_template, folder, symlinks=True)
+    with chdir(folder):
+        presets.write_settings({"train_head.dropout": 0.5})
+        dvc("repro", "--single-item", "join")
+    return folder
+
+
 @pytest.fixture
-def finished(recorded: Path) -> Path:
+def finished(finished_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project that has run with other settings than the committed ones."""
-    presets.write_settings({"train_head.dropout": 0.5})
-    dvc("repro", "--single-item", "join")
-    return recorded
+    with working_copy(finished_template, tmp_path, monkeypatch) as folder:
+        yield folder
 
 
 def test_the_workspace_is_kept_and_left_as_it_is(finished: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -69,7 +81,8 @@ def test_git_may_convert_the_ends_of_lines(finished: Path) -> None:
 def test_the_committed_settings_come_back(finished: Path) -> None:
     experiments.keep_workspace(STAGES, name="half-1")
     git("checkout", "params.yaml", "dvc.lock")
-    dvc("checkout")
+    with Repo() as repo:
+        repo.checkout()
     assert (finished / "params.yaml").read_text() == PARAMS
     assert json.loads((finished / "join/metrics.json").read_text())["val_accuracy"] == 0.8
     assert git("status", "--short") == ""
@@ -116,5 +129,5 @@ def test_experiments_need_git_and_a_commit(project: Path) -> None:
     git("init", "--quiet")
     assert not experiments.are_possible()
     shutil.rmtree(project / ".git")
-    dvc("config", "core.no_scm", "true")
+    (project / ".dvc/config").write_text(QUIET_DVC + "    no_scm = true\n")
     assert not experiments.are_possible()

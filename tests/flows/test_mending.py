@@ -77,7 +77,8 @@ def test_what_no_kill_left_is_left_alone(recorded: Path, wrong: bytes) -> None:
     assert (recorded / "dvc.lock").read_bytes() == wrong + content
 
 
-def test_nothing_is_mended_while_dvc_is_at_work(recorded: Path) -> None:
+def test_nothing_is_mended_while_dvc_is_at_work(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dvc.lock.DEFAULT_TIMEOUT", 0.3)  # of three seconds, after which DVC itself gives up
     from dvc.repo import Repo, lock_repo
 
     with Repo() as repo, lock_repo(repo):

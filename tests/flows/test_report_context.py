@@ -61,19 +61,17 @@ def test_with_champions_it_is_compared_with_the_one_that_it_is_not(project: Proj
     assert collect(project, {}) == challenger
 
 
-def test_the_first_champion_is_compared_with_itself(project: Project) -> None:
-    register(project, find_run(project, "HEAD"), reason="first")
-    promote(project, find_run(project, "v1"), reason="")
-    context = collect(project, {})
-    assert context["against"]["same_classifier"]
-    assert context["verdict"] == {"promoted": True, "text": "promoted by tests <tests@example.com>"}
-
-
-def test_a_champion_that_nobody_decided_on_has_no_verdict(project: Project) -> None:
+def test_the_first_champion_is_compared_with_itself_and_has_a_verdict_if_somebody_decided(project: Project) -> None:
     register(project, find_run(project, "HEAD"), reason="first")
     git.git(project.root, "tag", "classifier#champion#1")  # as GTO would
     context = collect(project, {})
     assert (context["against"]["same_classifier"], context["verdict"]) == (True, None)
+    git.git(project.root, "tag", "--delete", "classifier#champion#1")
+
+    promote(project, find_run(project, "v1"), reason="")
+    context = collect(project, {})
+    assert context["against"]["same_classifier"]
+    assert context["verdict"] == {"promoted": True, "text": "promoted by tests <tests@example.com>"}
 
 
 def test_known_times_are_of_the_machine_where_they_were_measured(

@@ -22,14 +22,30 @@ from tests.test_remote_storage import clone, share
 pytestmark = pytest.mark.usefixtures("prefect_url")
 
 
+@pytest.fixture(scope="module")
+def promoted_made(three_runs_made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("promoted")
+    shutil.copytree(three_runs_made / "project", folder / "project", symlinks=True)
+    project = Project(folder / "project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(folder / ".config"))
+        decision = register(project, find_run(project, "HEAD"), reason="the last")
+        promote(project, find_run(project, decision.version), reason="the best")
+    return folder / "project"
+
+
 @pytest.fixture
-def promoted(three_runs: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project whose last commit is the champion."""
+def promoted(
+    promoted_made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Project:
+    """A project, the current folder, whose last commit is the champion."""
+    folder = tmp_path / "three"
+    shutil.copytree(promoted_made, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ".config"))
     monkeypatch.setattr(logging.getLogger("flows"), "propagate", True)  # another test may have sent it to the terminal
     caplog.set_level(logging.INFO, "flows.sharing")
-    decision = register(Project(three_runs), find_run(Project(three_runs), "HEAD"), reason="the last")
-    promote(Project(three_runs), find_run(Project(three_runs), decision.version), reason="the best")
-    return Project(three_runs)
+    return Project(folder)
 
 
 @flow

@@ -14,7 +14,6 @@ from lineage.lockfile import FOLDER_SUFFIX, parse_folder
 from lineage.runs import MODEL_PATH, WORKSPACE, Project, Run, find_run
 from lineage.verify import verify
 from registry import ledger
-from registry.champion import promote
 from registry.decisions import Plan, admit, decide
 from registry.register import register
 from registry.signing import load_key
@@ -39,17 +38,6 @@ TAG_CHANGES = {
     "a champion that nobody decided on": ("tag", "-a", "-m", "x", "classifier#champion#2", "HEAD~1"),
     "a version that nobody registered": ("tag", "classifier@v3.0.0", "HEAD~2"),
 }
-
-
-@pytest.fixture
-def registered(three_runs: Path) -> Path:
-    """The three runs, the last two registered and the last the champion."""
-    for revision in ("HEAD~1", "HEAD"):
-        project = Project(three_runs)
-        register(project, find_run(project, revision), reason="a test")
-    project = Project(three_runs)
-    promote(project, find_run(project, "v2"), reason="")
-    return three_runs
 
 
 def verify_again(folder: Path, run: Run = WORKSPACE) -> list[Link]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+from dvc.repo import Repo
 from typer.testing import CliRunner
 
 from flows.commands.verify import verify_command
@@ -50,6 +51,12 @@ def locked_md5(folder: Path, path: str) -> str:
     return out.md5
 
 
+def dvc_checkout(*targets: str) -> None:
+    """Do as `dvc checkout` in the current folder."""
+    with Repo() as repo:
+        repo.checkout(targets=list(targets))
+
+
 def put_into_cache(folder: Path, content: bytes, suffix: str = "") -> str:
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest() + suffix
     path = Project(folder).store.object_path(md5)
@@ -82,7 +89,7 @@ def test_what_is_not_here_is_told_from_what_is_in_one_place_only(three_runs: Pat
     assert links["data/raw/raw-00000.parquet"].detail == "not in the workspace: `dvc checkout data/raw`"
     assert links["models/stage1/head.keras"].detail == "not in the workspace: `dvc checkout models/stage1`"
     assert all_hold(verify_again(three_runs, "HEAD")), "the cache has all of it"
-    run(["dvc", "checkout", "--quiet", "data/raw", "models/stage1"], three_runs)
+    dvc_checkout("data/raw", "models/stage1")
     for path in ("data/tfrecords", "reports/index.html", "data/images.parquet"):
         Project(three_runs).store.object_path(locked_md5(three_runs, path)).unlink()
     found = verify_again(three_runs)
@@ -93,21 +100,21 @@ def test_what_is_not_here_is_told_from_what_is_in_one_place_only(three_runs: Pat
     assert links["data/tfrecords"].status == links["data/tfrecords/label.labels.txt"].status == "verified"
 
 
-def test_what_does_not_belong_into_a_folder_is_tampered(three_runs: Path) -> None:
-    (three_runs / "data/raw/raw-00001.parquet").write_bytes(b"more photos")
-    assert broken(verify_again(three_runs)) == [("tampered", "workspace", "data/raw/raw-00001.parquet")]
-    assert broken(verify_again(three_runs, "HEAD~1")) == [], "the workspace has another run's data/raw"
-
-
-def test_what_is_no_file_is_tampered_where_a_file_could_be(three_runs: Path) -> None:
+def test_what_does_not_belong_there_or_is_no_file_is_tampered_where_a_file_could_be(three_runs: Path) -> None:
     raw, stage1, tfrecords = (three_runs / path for path in ("data/raw", "models/stage1", "data/tfrecords"))
     (raw / "elsewhere").symlink_to(three_runs / "tasks")
     (stage1 / "nowhere").symlink_to("gone")
     (stage1 / "empty/er").mkdir(parents=True)
     os.mkfifo(three_runs / "reports/plots/pipe")
+    (raw / "raw-00001.parquet").write_bytes(b"more photos")
+    (three_runs / "tasks/backbone_layers/more").symlink_to(three_runs / "models")
     strays = {"data/raw/elsewhere", "models/stage1/nowhere", "models/stage1/empty/er", "reports/plots/pipe"}
+    strays.add("data/raw/raw-00001.parquet")
     found = verify_again(three_runs)
-    assert broken(found) == sorted(("tampered", "workspace", name) for name in strays)
+    among_code = ("uncommitted", "git", "tasks/backbone_layers/more")
+    assert broken(found) == sorted([among_code, *(("tampered", "workspace", name) for name in strays)])
+    assert broken(verify_again(three_runs, "HEAD~1")) == [], "the workspace has another run's data/raw"
+    (three_runs / "tasks/backbone_layers/more").unlink()
     details = {link.name: link.detail for link in found if not link.holds}
     assert details["data/raw/elsewhere"] == "the run wrote nothing of this name: `rm data/raw/elsewhere`"
     assert details["models/stage1/empty/er"].endswith("`rm -r models/stage1/empty/er`")
@@ -128,16 +135,11 @@ def test_what_is_no_file_is_tampered_where_a_file_could_be(three_runs: Path) -> 
     assert ("tampered", "output", MODEL_PATH) in broken(verify_again(three_runs, "HEAD")), "what is there is looked at"
     shutil.rmtree(three_runs / MODEL_PATH)
     tfrecords.unlink()
-    run(["dvc", "checkout", "--quiet"], three_runs)
+    dvc_checkout()
     assert broken(verify_again(three_runs)) == [], "the advice was right"
     (three_runs / MODEL_PATH).unlink()
     (three_runs / MODEL_PATH).symlink_to(Project(three_runs).store.object_path(locked_md5(three_runs, MODEL_PATH)))
     assert broken(verify_again(three_runs)) == [], "a link to the cache, as DVC makes it with cache.type = symlink"
-
-
-def test_a_link_among_the_code_is_uncommitted(three_runs: Path) -> None:
-    (three_runs / "tasks/backbone_layers/more").symlink_to(three_runs / "models")
-    assert broken(verify_again(three_runs)) == [("uncommitted", "git", "tasks/backbone_layers/more")]
 
 
 def test_a_clone_with_other_line_endings_is_told_so(three_runs: Path, tmp_path: Path) -> None:
@@ -200,18 +202,16 @@ def test_a_file_with_the_same_md5_and_other_bytes_is_tampered(three_runs: Path, 
     )
 
 
-def test_a_version_whose_tag_leads_elsewhere_is_none(three_runs: Path) -> None:
-    for revision in ("HEAD~1", "HEAD"):
-        register(Project(three_runs), find_run(Project(three_runs), revision), reason="a test")
-    first, second = (git(three_runs, "rev-parse", f"classifier@v{number}.0.0").decode().strip() for number in (1, 2))
-    git(three_runs, "replace", second, first)
-    assert find_run(Project(three_runs), "v2").commit == git(three_runs, "rev-parse", "HEAD").decode().strip()
-    assert all_hold(verify_again(three_runs, "v2"))
-    elsewhere = Run("v2.0.0", "version", git(three_runs, "rev-parse", "HEAD~2").decode().strip())
-    links = verify(Project(three_runs), elsewhere)
+def test_a_version_whose_tag_leads_elsewhere_is_none(registered: Path) -> None:
+    first, second = (git(registered, "rev-parse", f"classifier@v{number}.0.0").decode().strip() for number in (1, 2))
+    git(registered, "replace", second, first)
+    assert find_run(Project(registered), "v2").commit == git(registered, "rev-parse", "HEAD").decode().strip()
+    assert all_hold(verify_again(registered, "v2"))
+    elsewhere = Run("v2.0.0", "version", git(registered, "rev-parse", "HEAD~2").decode().strip())
+    links = verify(Project(registered), elsewhere)
     assert broken(links) == [("tampered", "entry", "v2.0.0")]
-    git(three_runs, "update-ref", "-d", "refs/heads/registry")
-    links = [link for link in verify_again(three_runs, "v2") if not link.holds]
+    git(registered, "update-ref", "-d", "refs/heads/registry")
+    links = [link for link in verify_again(registered, "v2") if not link.holds]
     assert {link.status for link in links} == {"missing"}
     assert {link.kind for link in links} == {"tag", "entry"}
 
@@ -237,7 +237,7 @@ def test_a_new_run_is_uncommitted_and_nothing_else(three_runs: Path) -> None:
     for folder in ("data", "models", "reports"):
         shutil.rmtree(three_runs / folder)
     git(three_runs, "checkout", "--quiet", "HEAD~1", "--", "dvc.lock", "params.yaml", "reports")
-    run(["dvc", "checkout", "--quiet"], three_runs)
+    dvc_checkout()
     expected = [("uncommitted", "git", "dvc.lock"), ("uncommitted", "git", "params.yaml")]
     assert broken(verify_again(three_runs)) == expected
 
@@ -273,18 +273,17 @@ def test_a_lock_that_contradicts_itself_is_found(three_runs: Path) -> None:
     path = three_runs / "dvc.lock"
     text, md5 = path.read_text(), locked_md5(three_runs, "data/images.parquet")
     last = text.rindex(md5)
-    path.write_text(f"{text[:last]}{'a' * 32}{text[last + 32 :]}")
+    other_input = f"{text[:last]}{'a' * 32}{text[last + 32 :]}"
+    path.write_text(other_input.replace("python -m tasks.export", "python -m tasks.exports"))
     commit_all(three_runs)
-    assert broken(verify_again(three_runs)) == [("tampered", "input", "data/images.parquet")]
-    path.write_text(text.replace("python -m tasks.export", "python -m tasks.exports"))
-    commit_all(three_runs)
-    assert broken(verify_again(three_runs)) == [("tampered", "graph", "export")]
-    path.write_text(text.replace("schema: '2.0'", 'schema: "2.0"'))
-    commit_all(three_runs)
-    assert broken(verify_again(three_runs)) == [("tampered", "lock", "dvc.lock")]
+    both = [("tampered", "graph", "export"), ("tampered", "input", "data/images.parquet")]
+    assert broken(verify_again(three_runs)) == both
     path.write_text(text[: text.index("  report:")])
     commit_all(three_runs)
     assert broken(verify_again(three_runs)) == [("missing", "graph", "report")]
+    path.write_text(text.replace("schema: '2.0'", 'schema: "2.0"'))
+    commit_all(three_runs)
+    assert broken(verify_again(three_runs)) == [("tampered", "lock", "dvc.lock")]
     path.write_text("stages: [")
     commit_all(three_runs)
     assert broken(verify_again(three_runs)) == [("tampered", "lock", "dvc.lock")]
@@ -304,25 +303,23 @@ def test_a_folder_that_reaches_outside_is_tampered(three_runs: Path) -> None:
     assert "outside" in link.detail
 
 
-def test_a_version_and_who_signed_it(three_runs: Path, tmp_path: Path) -> None:
-    project = Project(three_runs)
-    register(project, find_run(project, "HEAD"), reason="a test")
+def test_a_version_and_who_signed_it(registered: Path, tmp_path: Path) -> None:
     key, other = tmp_path / "key.pem", tmp_path / "other.pem"
     key.write_bytes(users_key().public_pem)
-    links = verify_again(three_runs, "v1", key)
+    links = verify_again(registered, "v2", key)
     assert broken(links) == []
     assert {"registry", "decision", "signature", "tag", "entry"} <= {link.kind for link in links}
-    assert f"versions/v1.0.0/model.sig of {MODEL_PATH}" in {link.name for link in links}
+    assert f"versions/v2.0.0/model.sig of {MODEL_PATH}" in {link.name for link in links}
     assert sum(link.kind == "entry" for link in links) > 100, "SHA-256 of every file"
     other.write_bytes(another_public_key())
-    [wrong] = [link for link in verify_again(three_runs, "v1", other) if not link.holds]
+    [wrong] = [link for link in verify_again(registered, "v2", other) if not link.holds]
     assert (wrong.kind, wrong.status) == ("signature", "tampered")
     with pytest.raises(PawlineError, match="no registered version"):
-        verify_again(three_runs, "HEAD~1", key)
+        verify_again(registered, "HEAD~2", key)
     with pytest.raises(PawlineError, match="--registry-key takes"):
-        verify_again(three_runs, "v1", three_runs / "params.yaml")
-    Project(three_runs).store.object_path(locked_md5(three_runs, "data/source.json")).unlink()
-    assert broken(verify_again(three_runs)) == [], "the workspace has it, and only the lineage cannot be traced"
+        verify_again(registered, "v2", registered / "params.yaml")
+    Project(registered).store.object_path(locked_md5(registered, "data/source.json")).unlink()
+    assert broken(verify_again(registered)) == [], "the workspace has it, and only the lineage cannot be traced"
 
 
 def another_public_key() -> bytes:

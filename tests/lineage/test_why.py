@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from dvc.repo import Repo
 from lineage.photo_changes import photo_changes
 from lineage.runs import Project, find_run
 from lineage.why import StageWhy, Why, explain
+from tasks.image_table import read_images, write_images
 from tasks.stage import PawlineError
 from tests.test_pipeline import run, set_params
 
@@ -30,7 +32,9 @@ def of_verdict(why: Why, *verdicts: str) -> list[str]:
 
 
 def dry_run(folder: Path) -> list[str]:
-    return re.findall(r"Running stage '(\w+)'", run(["dvc", "repro", "--dry"], folder).stdout)
+    """Return the stages that DVC would run."""
+    with Repo(str(folder)) as repo:
+        return [stage.name for stage in repo.reproduce(dry=True)]
 
 
 def dvc_agrees(why: Why, folder: Path) -> bool:
@@ -77,7 +81,8 @@ def test_what_the_run_cache_has_would_not_run(three_runs: Path, explained: Calla
     set_params(three_runs, {"train_head.learning_rate": 0.001})
     assert explained().stage("train_head").verdict == "runs", "never with these photos"
     run(["git", "checkout", "--quiet", "HEAD~1", "--", "params.yaml", "dvc.lock"], three_runs)
-    run(["dvc", "checkout", "--quiet"], three_runs)
+    with Repo() as repo:
+        repo.checkout()
     set_params(three_runs, {"train_head.learning_rate": 0.001})
     why = explained()
     assert own_reasons(why) == {"train_head": ["train_head.learning_rate 0.0005 -> 0.001"]}
@@ -117,7 +122,8 @@ def test_code_that_git_never_had_is_said_so(three_runs: Path, explained: Callabl
     export = Path("tasks/export/__init__.py")
     committed = export.read_bytes()
     export.write_bytes(committed + b"# never committed\n")
-    run(["dvc", "commit", "--force", "--quiet", "export"], three_runs)
+    with Repo() as repo:
+        repo.commit("export", force=True)
     export.write_bytes(committed)
     why = explained()
     text = "tasks/export/__init__.py changed; its earlier content is not in git's history"
@@ -140,15 +146,34 @@ def test_outputs_that_are_gone_or_changed(three_runs: Path, explained: Callable[
     assert own_reasons(why)["fine_tune"] == ["output models/classifier.keras is not what fine_tune wrote"]
     assert set(own_reasons(why)) == {"fine_tune", "report"}
     assert why.stage("export").verdict == "depends", "fine_tune writes its input first"
-    run(["dvc", "checkout", "--force", "--quiet"], three_runs)
+    with Repo() as repo:
+        repo.checkout(force=True)
     assert own_reasons(explained()) == {}, "as the explanation says"
+
+
+def validated_as_before(folder: Path, moved: dict[str, str]) -> None:
+    """Let the photos be those of the run before, validated with other splits: as if `dvc repro validate` had run."""
+    lock, before = Path("dvc.lock"), run(["git", "show", "HEAD~1:dvc.lock"], folder).stdout
+    text, names = lock.read_text(encoding="utf-8"), ["source", "ingest", "validate"]
+    for name in names:
+        block = re.compile(rf"(?m)^  {name}:\n(?:    .*\n)+")
+        text = block.sub(block.findall(before)[0], text)
+    lock.write_text(text, encoding="utf-8")
+    with Repo(str(folder)) as repo:
+        repo.checkout(targets=names, force=True)
+    images = Path("data/images.parquet")
+    rows = [replace(row, split=moved.get(row.split, row.split)) for row in read_images(images)]
+    images.unlink()
+    write_images(rows, images)
+    with Repo(str(folder)) as repo:
+        repo.commit("validate", force=True)
 
 
 def test_other_photos_are_counted_and_named(three_runs: Path, explained: Callable[[], Why]) -> None:
     project = Project(three_runs)
     before = Path("data/images.parquet").read_bytes()
     set_params(three_runs, {"data.synthetic_images": 80, "validate.splits": {"train": 0.8, "val": 0.2, "test": 0.0}})
-    run(["dvc", "repro", "--quiet", "validate"], three_runs)
+    validated_as_before(three_runs, {"test": "train"})
     changes = photo_changes(before, Path("data/images.parquet").read_bytes())
     why = explained()
     assert set(own_reasons(why)) == {"preprocess", "label_errors", "export", "report"}

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from hashlib import sha256
 from itertools import groupby
 from multiprocessing import get_context
 from pathlib import Path
@@ -57,6 +58,14 @@ def project(three_runs: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     return Project(three_runs)
+
+
+@pytest.fixture
+def small_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A repository without the files of a run."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    return Project(make_repository(tmp_path / "here"))
 
 
 def version(project: Project, name: str) -> Run:
@@ -154,7 +163,7 @@ def entry(name: str, commit: str) -> Entry:
         environment=EnvironmentRecord(**nothing, processor_features=[], packages={}),
         missing=[],
     )
-    return Entry(version=name, commit=commit, sha256={}, lineage=lineage)
+    return Entry(version=name, commit=commit, sha256={MODEL_PATH: sha256(name.encode()).hexdigest()}, lineage=lineage)
 
 
 def put_on_record(project: Project, name: str) -> None:
@@ -165,12 +174,8 @@ def put_on_record(project: Project, name: str) -> None:
         decide(book, Plan("register", name, commit, f"classifier@{name}", "", files), load_key(book))
 
 
-def test_a_rollback_that_arrived_without_its_tag_is_not_the_one_that_is_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.delenv(KEY_VARIABLE, raising=False)
-    project = Project(make_repository(tmp_path / "here"))
+def test_a_rollback_that_arrived_without_its_tag_is_not_the_one_that_is_asked_for(small_project: Project) -> None:
+    project = small_project
     for name in ("v1.0.0", "v2.0.0", "v3.0.0"):
         put_on_record(project, name)
         git(project.root, "commit", "--quiet", "--allow-empty", "--message", "Go on")
@@ -200,9 +205,13 @@ def verdict_for(project: Project, name: str, against: str | None, **changes: obj
     return verdict.model_copy(update=changes)
 
 
-def test_the_gates_verdict_is_signed_with_the_decision(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    for revision in ("HEAD~2", "HEAD~1", "HEAD"):
-        register.register(project, find_run(project, revision), reason="a version")
+def test_the_gates_verdict_is_signed_with_the_decision(
+    small_project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = small_project
+    for name in ("v1.0.0", "v2.0.0", "v3.0.0"):
+        put_on_record(project, name)
+        git(project.root, "commit", "--quiet", "--allow-empty", "--message", "Go on")
     first = verdict_for(project, "v1", None)
     decision = promote(project, version(project, "v1"), reason="the first", verdict=first)
     assert decision is not None
@@ -233,6 +242,8 @@ def test_the_gates_verdict_is_signed_with_the_decision(project: Project, capsys:
     jsonschema.Draft202012Validator(schema("decision")).validate(json.loads(content))
     jsonschema.Draft202012Validator(schema("verdict")).validate(stored.details["gate"])
     capsys.readouterr()
+    (project.root / "dvc.yaml").touch()
+    monkeypatch.chdir(project.root)
     app(["models", "--history"], standalone_mode=False)
     assert "promote" in capsys.readouterr().out
     app(["models", "--json"], standalone_mode=False)
@@ -305,9 +316,11 @@ def is_whole(project: Project) -> None:
 
 
 @pytest.mark.usefixtures("killing")
-def test_killed_at_every_step_the_old_or_the_new_champion_is_in_force(project: Project) -> None:
-    for revision in ("HEAD~2", "HEAD~1"):
-        register.register(project, find_run(project, revision), reason="")
+def test_killed_at_every_step_the_old_or_the_new_champion_is_in_force(small_project: Project) -> None:
+    project = small_project
+    for name in ("v1.0.0", "v2.0.0"):
+        put_on_record(project, name)
+        git(project.root, "commit", "--quiet", "--allow-empty", "--message", "Go on")
     first, second = version(project, "v1"), version(project, "v2")
     promote(project, first, reason="")
     seen: list[tuple[str | None, bool]] = []

@@ -94,11 +94,6 @@ def test_both_models_answer_as_in_their_own_evaluation(project: Project, monkeyp
     assert result.raw_dir == project.root / "data/raw"
 
 
-def test_the_first_model_answers_alone(project: Project) -> None:
-    verdict = hold(project, None, RULES.model_copy(update={"min_images": 1, "min_accuracy": 0.1})).verdict
-    assert (verdict.promote, verdict.champion, verdict.p) == (True, None, None)
-
-
 def test_what_is_missing_is_named_before_anything_answers(project: Project) -> None:
     champion = find_run(project, "HEAD~1")
     md5 = project.store.find_md5(project.lock(champion), MODEL_PATH)

@@ -4,8 +4,9 @@ import json
 import re
 from pathlib import Path
 
-import pytest
+from dvc.repo import Repo
 
+from tests.test_audit import pawline_here
 from tests.test_pipeline import run
 
 
@@ -23,12 +24,13 @@ def test_it_says_how_the_run_stands_and_puts_it_on_the_page(three_runs: Path) ->
     assert context["against"]["name"] in page.read_text()
     assert context["latency_ms"].keys() == formats.keys()
     times = context["latency_ms"]
-    run(["pawline", "report", "--no-times"], three_runs)
+    pawline_here("pawline report --no-times", three_runs)
     assert json.loads((three_runs / "reports/context.json").read_text())["latency_ms"] == times
-    assert run(["dvc", "repro", "--dry", "report"], three_runs).stdout.count("Running stage 'report'") == 0
+    with Repo() as repo:
+        assert "report" not in [stage.name for stage in repo.reproduce("report", dry=True)]
 
 
 def test_without_a_run_it_says_what_to_do(three_runs: Path) -> None:
     (three_runs / "models/export/export.json").unlink()
-    with pytest.raises(AssertionError, match=r"error: models/export/export\.json is missing: `dvc repro` makes it"):
-        run(["pawline", "report"], three_runs)
+    said = pawline_here("pawline report", three_runs, exit_code=1)
+    assert said.startswith("error: models/export/export.json is missing: `dvc repro` makes it")
