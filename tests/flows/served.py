@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
+from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import server
@@ -132,11 +133,18 @@ class Served:
         monkeypatch.chdir(self.folder)
         monkeypatch.setenv(server.API_VARIABLE, f"{self.address}/api")
         monkeypatch.setenv("PREFECT_HOME", str(self.folder / ".prefect"))
+        _forget_other_servers()
         with temporary_settings({PREFECT_API_URL: f"{self.address}/api"}), get_client(sync_client=True) as client:
             yield client
+        _forget_other_servers()
 
     def notes(self) -> list[dict[str, object]]:
         return [json.loads(path.read_text()) for path in (self.folder / ".prefect/runs").glob("*.json")]
+
+
+def _forget_other_servers() -> None:
+    """End what sends this process's events: it goes on sending them to the server that was in use when it began."""
+    EventsWorker.drain_all(at_exit=False)
 
 
 def make_project(folder: Path) -> Served:

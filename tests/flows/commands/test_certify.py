@@ -1,5 +1,4 @@
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,6 @@ from typer.testing import CliRunner
 
 from flows.commands.certify import certify_command
 from lineage.certificate import Certificate
-from lineage.git import git
 from lineage.runs import Project, find_run
 from registry import ledger
 from registry.register import register
@@ -29,25 +27,9 @@ def pawline_certify(*arguments: str) -> tuple[int, list[str]]:
     return done.exit_code, done.stdout.splitlines()
 
 
-# What nothing of the others reads; that each writes the same bytes again, tests/test_pipeline.py shows of all stages.
-LEAVES = ("label_errors", "probe", "export", "report")
-
-
-def without_leaves(folder: Path) -> None:
-    """Take the stages that nothing needs out of a project and of its last run, and commit that."""
-    of_leaves = re.compile(rf"^  ({'|'.join(LEAVES)}):\n(    .*\n)+", re.MULTILINE)
-    for path in (folder / "dvc.yaml", folder / "dvc.lock"):
-        text, count = of_leaves.subn("", path.read_text(encoding="utf-8"))
-        assert count == len(LEAVES)
-        path.write_text(text, encoding="utf-8")
-    git(folder, "commit", "--quiet", "--all", "--message", "Do without the leaves")
-
-
 def test_a_version_is_rebuilt_byte_for_byte_and_the_registry_gets_the_certificate(
     three_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without_leaves(three_runs)
-    stages = {name: stage for name, stage in STAGES.items() if name not in LEAVES}
     project = Project(three_runs)
     register(project, find_run(project, "HEAD"), reason="the best")
     own_key = tmp_path / "own.pem"
@@ -64,15 +46,14 @@ def test_a_version_is_rebuilt_byte_for_byte_and_the_registry_gets_the_certificat
             pawline_certify("v1")
     exit_code, lines = pawline_certify("v1")
     assert exit_code == 0, lines
-    assert [line.split()[0] for line in lines[1:-1]] == list(stages)
-    made = {path for stage in stages.values() for path in outputs(stage)}
+    assert [line.split()[0] for line in lines[1:-1]] == list(STAGES)
     assert all(line.endswith(" identical") for line in lines[1:-1])
-    assert lines[-1].startswith(f"identical, byte for byte: {len(made)} outputs of 9 stages, ")
+    assert lines[-1].startswith("identical, byte for byte: 25 outputs of 13 stages, ")
     assert lines[-1].endswith("; certificate: reports/certificates/v1.0.0.json; decision 2 of the registry")
     written = (three_runs / "reports/certificates/v1.0.0.json").read_bytes()
     certificate = Certificate.model_validate_json(written)
     paths = {output.path for stage in certificate.stages for output in stage.outputs}
-    assert paths == made
+    assert paths == {path for stage in STAGES.values() for path in outputs(stage)}
     book = ledger.load(three_runs)
     assert book.read("versions/v1.0.0/certificates/0001.json") == written
     decision = book.decisions[-1]
