@@ -1,6 +1,7 @@
 """What the tests share: where the real photos are, and a folder to work in."""
 
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.commands.shared import Terminal
 from tests import s3
 from tests.once import made_once
 
@@ -62,6 +64,17 @@ def shared_data() -> Path:
     if not (folder / "petimages.zip").exists():
         pytest.skip("real photos not found: set PAWLINE_SHARED_DATA to the folder that holds petimages.zip")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _log_off_the_terminal() -> Iterator[None]:
+    """Undo what a command that is called in this process does: its log goes to the terminal, and not to pytest."""
+    loggers = [logging.getLogger(name) for name in ("flows", "registry")]
+    propagated = [logger.propagate for logger in loggers]
+    yield
+    for logger, propagate in zip(loggers, propagated, strict=True):
+        logger.propagate = propagate
+        logger.handlers = [handler for handler in logger.handlers if not isinstance(handler, Terminal)]
 
 
 @pytest.fixture

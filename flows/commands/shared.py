@@ -66,7 +66,7 @@ def connected_to_prefect() -> Iterator[None]:
             ) from error
 
 
-class _Terminal(logging.Handler):
+class Terminal(logging.Handler):
     """Prints records on what is the standard output by then."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -76,10 +76,10 @@ class _Terminal(logging.Handler):
 
 def _log_to_terminal() -> None:
     """Show what the flow logs, each line after the name of its stage."""
-    handler = _Terminal()
+    handler = Terminal()
     handler.setFormatter(logging.Formatter("%(stage)-10s | %(message)s", defaults={"stage": "pawline"}))
     for package in ("flows", "registry"):
         logger = logging.getLogger(package)
         logger.propagate = False
         # Prefect's own, if it is there already, takes the lines to its server.
-        logger.handlers = [other for other in logger.handlers if not isinstance(other, _Terminal)] + [handler]
+        logger.handlers = [other for other in logger.handlers if not isinstance(other, Terminal)] + [handler]

@@ -92,20 +92,14 @@ def test_a_photo_forgotten_while_it_waited_is_not_taken_either(recorded: Path) -
     assert experiments(Project(recorded)) == []
 
 
-def test_a_changed_file_may_have_any_name(
-    one_run: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging.getLogger("flows"), "propagate", True)
+def test_a_changed_file_may_have_any_name(one_run: Path, caplog: pytest.LogCaptureFixture) -> None:
     Path(os.fsdecode(b"caf\xe9")).touch()
     git.git(one_run, "add", "--all")
     retrain.check_ready(Project(one_run))
     assert "changed since, and left out: caf\\xe9" in caplog.text
 
 
-def test_what_is_not_committed_is_left_out_and_named(
-    recorded: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging.getLogger("flows"), "propagate", True)  # another test may have sent it to the terminal
+def test_what_is_not_committed_is_left_out_and_named(recorded: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "flows.retrain")
     retrain.check_ready(Project(recorded))
     caplog.clear()  # of the key that it made

@@ -43,7 +43,6 @@ def promoted(
     shutil.copytree(promoted_made, folder, symlinks=True)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / ".config"))
-    monkeypatch.setattr(logging.getLogger("flows"), "propagate", True)  # another test may have sent it to the terminal
     caplog.set_level(logging.INFO, "flows.sharing")
     return Project(folder)
 
