@@ -2,16 +2,12 @@
 
 import re
 import shlex
-import signal
 import sys
-from contextlib import chdir, redirect_stderr, redirect_stdout
-from io import StringIO
+from contextlib import chdir
 from pathlib import Path
 
-import pytest
-
-from flows.cli import main
 from tests.test_pipeline import run
+from tests.typed import type_here
 
 PAWLINE = [sys.executable, "-c", "from flows.cli import main; main()"]
 
@@ -25,15 +21,10 @@ def pawline(command: str, folder: Path, *, exit_code: int = 0) -> str:
 
 def pawline_here(command: str, folder: Path, *, exit_code: int = 0) -> str:
     """Do the same in this process, which need not start first: for a command that asks nothing."""
-    out, err = StringIO(), StringIO()
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch, chdir(folder), redirect_stdout(out), redirect_stderr(err):
-        patch.setattr(sys, "argv", ["pawline", *_arguments(command)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-    signal.signal(signal.SIGTERM, before)
-    assert int(ended.value.code or 0) == exit_code, out.getvalue() + err.getvalue()
-    return out.getvalue() + err.getvalue()
+    with chdir(folder):
+        code, screen = type_here(shlex.join(_arguments(command)))
+    assert code == exit_code, screen
+    return screen
 
 
 def _arguments(command: str) -> list[str]:

@@ -1,20 +1,16 @@
 """Damage to our own files that DVC, `pawline verify`, the registry and those who answer photos are to find."""
 
 import hashlib
-import io
 import random
 import re
 import shutil
-import signal
-import sys
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from flows import cli
 from inference.classifier import load
 from lineage.runs import WORKSPACE, Project, find_run
 from lineage.verify import verify
@@ -28,9 +24,9 @@ from tests.faults.results import Fault
 from tests.faults.test_corrupt_files import FEATURES, files_of
 from tests.faults.test_corrupt_files import made_project as made_project  # the fixtures
 from tests.faults.test_corrupt_files import project as project
-from tests.flows.commands.test_models import logging_left_as_it_was
 from tests.plumbing import git
 from tests.test_pipeline import run, set_params
+from tests.typed import type_here
 
 
 def test_dvc_makes_anew_what_was_damaged(
@@ -202,14 +198,8 @@ def test_a_damaged_registry_is_named(
 
 def typed(command: str) -> tuple[int, str]:
     """Type a command; return its exit code and the screen, without what differs from run to run."""
-    screen, handler = io.StringIO(), signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch, logging_left_as_it_was():
-        patch.setattr(sys, "argv", ["pawline", *command.split()])
-        with redirect_stdout(screen), redirect_stderr(screen), pytest.raises(SystemExit) as ended:
-            cli.main()
-    signal.signal(signal.SIGTERM, handler)
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, re.sub(r"; .* in [0-9.]+ s", "", screen.getvalue())
+    code, screen = type_here(command)
+    return code, re.sub(r"; .* in [0-9.]+ s", "", screen)
 
 
 def is_named(names: list[str], screen: str) -> bool:

@@ -12,7 +12,6 @@ from registry import ledger
 from registry.decisions import Plan, decide, deciding, load_key
 from registry.signing import KEY_VARIABLE
 from tasks.stage import PawlineError
-from tests.flows.commands.test_models import logging_left_as_it_was
 from tests.registry.test_branch import git, make_repository
 
 app = typer.Typer()
@@ -22,8 +21,7 @@ app.command("models")(models.models_command)
 
 def pawline(*arguments: str) -> list[str]:
     """Run a command and return the lines it printed."""
-    with logging_left_as_it_was():
-        result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     return result.output.splitlines()
 

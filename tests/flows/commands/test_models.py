@@ -1,9 +1,6 @@
 """The commands about versions, as a user types them."""
 
 import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,22 +31,9 @@ def folder(three_runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def pawline(*arguments: str) -> list[str]:
     """Run a command and return the lines it printed, without those of the log."""
-    with logging_left_as_it_was():
-        result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     return [line for line in result.output.splitlines() if not line.startswith("pawline    | ")]
-
-
-@contextmanager
-def logging_left_as_it_was() -> Iterator[None]:
-    """Take back that a command lets the log write to what is the terminal then."""
-    loggers = [logging.getLogger(name) for name in ("flows", "registry")]
-    kept = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
-    try:
-        yield
-    finally:
-        for logger, handlers, propagate in kept:
-            logger.handlers, logger.propagate = handlers, propagate
 
 
 def refused(message: str, *arguments: str) -> None:
