@@ -6,8 +6,8 @@ from pathlib import Path
 
 from dvc.repo import Repo
 
-from tests.test_audit import pawline_here
 from tests.test_pipeline import run
+from tests.typed import type_here
 
 
 def test_it_says_how_the_run_stands_and_puts_it_on_the_page(three_runs: Path) -> None:
@@ -24,7 +24,7 @@ def test_it_says_how_the_run_stands_and_puts_it_on_the_page(three_runs: Path) ->
     assert context["against"]["name"] in page.read_text()
     assert context["latency_ms"].keys() == formats.keys()
     times = context["latency_ms"]
-    pawline_here("pawline report --no-times", three_runs)
+    assert type_here("report --no-times")[0] == 0
     assert json.loads((three_runs / "reports/context.json").read_text())["latency_ms"] == times
     with Repo() as repo:
         assert "report" not in [stage.name for stage in repo.reproduce("report", dry=True)]
@@ -32,5 +32,6 @@ def test_it_says_how_the_run_stands_and_puts_it_on_the_page(three_runs: Path) ->
 
 def test_without_a_run_it_says_what_to_do(three_runs: Path) -> None:
     (three_runs / "models/export/export.json").unlink()
-    said = pawline_here("pawline report", three_runs, exit_code=1)
+    code, said = type_here("report")
+    assert code == 1
     assert said.startswith("error: models/export/export.json is missing: `dvc repro` makes it")
